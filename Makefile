@@ -1,0 +1,40 @@
+# Everything runs in .venv, made once from constraints.txt; `make setup` again does nothing until either file changes.
+# A machine without a GPU saves gigabytes with TORCH_INDEX set to PyTorch's index of CPU builds.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := chemistry,test,lint,docs
+DEMO := examples/chemistry
+
+.PHONY: setup demo test lint docs clean
+
+setup: $(STAMP)
+
+# torch goes first and alone: resolved together with the rest, another and far larger build of it may be taken.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"polydit needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}: make setup PYTHON=python3.11") if v < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup
+	$(BIN)/polydit fit --config $(DEMO)/demo_autoencoder.yaml
+	$(BIN)/polydit fit --config $(DEMO)/demo.yaml
+	$(BIN)/polydit predict --config $(DEMO)/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+# Leaves runs/ alone: what was trained is not rubbish.
+clean:
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
