@@ -1,0 +1,262 @@
+"""What watches over every run: random state, averaged statistics, NaN, Ctrl-C and checkpoints.
+
+The command line adds all of these; from Python, give them to ``Trainer(callbacks=...)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from .errors import ConfigurationError, RunError
+from .explanations import suggest
+from .runs import BEST, CHECKPOINTS, LAST
+
+
+class StoppedError(RunError):
+    """The user or a scheduler stopped the run.
+
+    Args:
+        message: what stands, and how to go on.
+        exit_code: the shell's code for the signal: 130 for Ctrl-C, 143 for termination.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StepSeeds(Callback):
+    """Seed torch's global generator before every training step from (seed, step).
+
+    What draws from it (dropout, a plug-in's own noise) then gives the same numbers in a resumed run as in one that was
+    never interrupted, however often validation ran in between; no random state has to be saved.
+
+    Args:
+        seed: seed of the run.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        key = f"{self.seed}/{trainer.global_rank}/{trainer.current_epoch}/{batch_idx}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little"))
+
+
+class AveragedStatistics(Callback):
+    """Give the averaged model the statistics that the system took from the data, and never average them.
+
+    Lightning copies the model for averaging before the system has prepared its statistics, and averaging truncates
+    whole numbers; buffers are therefore copied, not averaged.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy every buffer into the averaged model."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            average = callback._average_model if isinstance(callback, WeightAveraging) else None
+            if average is not None:
+                average.use_buffers = False
+                for target, source in zip(average.module.buffers(), pl_module.buffers(), strict=True):
+                    target.detach().copy_(source.detach())
+
+
+class StopOnNaN(Callback):
+    """Stop when the training loss is not finite, naming the step and the loss, and never save such weights.
+
+    Args:
+        every_n_steps: on an accelerator, steps between looks at the loss, since each look waits for the device; the
+            step that is reported is exact all the same. On a CPU every step is looked at.
+    """
+
+    def __init__(self, every_n_steps: int = 25) -> None:
+        self.every_n_steps = every_n_steps
+        self._first: Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        self._first = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the first step whose loss is not finite, on the device."""
+        loss = outputs["loss"].detach()
+        if self._first is None:
+            self._first = torch.full_like(loss, -1.0)
+        newly_bad = ~torch.isfinite(loss) & (self._first < 0)
+        self._first = torch.where(newly_bad, float(trainer.global_step), self._first)
+        if loss.device.type == "cpu" or batch_idx % self.every_n_steps == 0:
+            self._raise_if_bad(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to write weights that are not finite over the last good ones."""
+        self._raise_if_bad(trainer)
+        for name, tensor in pl_module.named_parameters():
+            if not torch.isfinite(tensor).all():
+                self._stop(trainer, trainer.global_step, f"weight {name}")
+
+    def _raise_if_bad(self, trainer: Trainer) -> None:
+        if self._first is not None and self._first >= 0:
+            names = [
+                name
+                for name, value in sorted(trainer.callback_metrics.items())
+                if "/" in name and not torch.isfinite(value)
+            ]
+            self._stop(trainer, int(self._first), f"loss {', '.join(names) or 'total'}")
+
+    @staticmethod
+    def _stop(trainer: Trainer, step: int, what: str) -> None:
+        last = Path(trainer.default_root_dir) / CHECKPOINTS / LAST
+        keeps = f"The last good checkpoint is {last}" if last.is_file() else "No checkpoint was written yet"
+        raise RunError(
+            f"training stopped at step {step}: {what} became NaN or infinite. {keeps}. Lower the learning rate "
+            "(model.optimizer.init_args.lr), clip gradients (trainer.gradient_clip_val: 1.0) or use trainer.precision: "
+            "32-true, then continue with --ckpt_path last"
+        )
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C, or when a scheduler ends the job, finish the step, save ``last.ckpt`` and stop.
+
+    An interrupt in the middle of an optimizer step would leave weights that belong to no step; waiting for its end
+    keeps resuming exact. A second Ctrl-C stops at once and leaves the checkpoint that there is.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+        self._step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C; before data workers start, so that they do not die of it."""
+        self.requested = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._request)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember where training starts."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop, once an optimizer step is complete."""
+        complete, self._step = trainer.global_step != self._step, trainer.global_step
+        if not complete or not (self.requested or trainer.received_sigterm):
+            return
+        path = Path(trainer.default_root_dir) / CHECKPOINTS / LAST
+        trainer.save_checkpoint(path, weights_only=False)
+        raise StoppedError(
+            f"stopped after step {trainer.global_step}, as asked. The checkpoint is {path}; continue with the same "
+            "command and --ckpt_path last",
+            exit_code=130 if self.requested else 143,
+        )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand Ctrl-C back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Hand Ctrl-C back; Lightning puts our handler in place once more, which from now on stops at once."""
+        self._restore()
+        self.requested = True
+
+    def _request(self, number: int, frame: Any) -> None:
+        if self.requested:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        self.requested = True
+        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+
+    def _restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+
+class RunCheckpoint(Checkpoint):
+    """Keep ``checkpoints/last.ckpt`` of the run folder up to date and, of a watched metric, ``best.ckpt``.
+
+    Beside the regular saves, the last step of a fit is saved while its loop still stands at that step, so that a fit
+    with more steps continues from it exactly; Lightning's own callback misses that step.
+
+    Args:
+        every_n_steps: optimizer steps between saves.
+        monitor: a validation metric, such as ``val/loss``; its best checkpoint is kept too. None: only the last.
+        mode: whether the smallest or the largest value of `monitor` is best.
+    """
+
+    def __init__(
+        self, every_n_steps: int = 500, monitor: str | None = None, mode: Literal["min", "max"] = "min"
+    ) -> None:
+        if every_n_steps < 1:
+            raise ConfigurationError(f"checkpoint.every_n_steps must be at least 1, not {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.mode = mode
+        self.best: float | None = None
+        self._step = 0
+        self._saved_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember where training starts: there is nothing to save yet."""
+        self._step = self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save on a round step, and on the last one."""
+        complete, self._step = trainer.global_step != self._step, trainer.global_step
+        due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps or trainer.should_stop
+        if complete and due:
+            self._save(trainer, LAST)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after the last epoch, if its last step was not."""
+        if trainer.current_epoch + 1 == trainer.max_epochs and self._saved_step != trainer.global_step:
+            self._save(trainer, LAST)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best checkpoint."""
+        if self.monitor is None or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise ConfigurationError(
+                f"checkpoint.monitor {self.monitor!r} is not among the validation metrics. "
+                f"{suggest(self.monitor, trainer.callback_metrics)}"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        if self.best is None or (value < self.best if self.mode == "min" else value > self.best):
+            self.best = value
+            self._save(trainer, BEST)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before averaging has begun, the weights are their own average."""
+        if checkpoint.get("averaging_state", {}).get("n_averaged") == 0:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the best value so far."""
+        self.best = state_dict["best"]
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / name, weights_only=False)
+            if name == LAST:
+                self._saved_step = trainer.global_step

@@ -1,0 +1,52 @@
+"""The contract of a codec: domain data to state, and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .requests import Request
+from .state import Layout, State
+
+
+class Codec(nn.Module, ABC):
+    """Turns a batch of the domain into a state to diffuse, and a finished state into items.
+
+    Its statistics (normalisers, priors) are buffers, so that they travel in the checkpoint.
+    """
+
+    @abstractmethod
+    def encode(self, batch: Any, generator: torch.Generator) -> tuple[State, Layout]:
+        """Clean state x_0 and its layout (masks, positions, labels) of a training batch."""
+
+    @abstractmethod
+    def layout(self, requests: Sequence[Request]) -> Layout:
+        """Layout of the samples that are asked for; what a request leaves open is drawn with the request's own seed.
+
+        Raises:
+            ValueError: if a wish cannot be met, naming the wish, its limit and the fix.
+        """
+
+    @abstractmethod
+    def decode(self, state: State, layout: Layout) -> list[Any]:
+        """One item per sample."""
+
+    def known(self, layout: Layout) -> tuple[State, State] | None:
+        """Values that sampling must keep and their masks (True = keep), for inpainting; None if nothing is kept."""
+        return None
+
+    def present(self, item: Any) -> Any:
+        """The item as an object of the field's own library."""
+        return item
+
+    def prepare(self, datamodule: Any) -> None:
+        """Take statistics from the training split."""
+        return None
+
+    def portable_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """`config` (this codec's init_args) with every path to another checkpoint replaced by what it held."""
+        return config

@@ -1,0 +1,126 @@
+"""The diffusion transformer.
+
+Shape legend: B batch, N tokens, P in-context tokens, M condition tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from torch import Tensor, nn
+
+from ..context import Context
+from ..feedforwards import MLP, FeedForward
+from ..mixers import Attention, TokenMixer
+from ..norms import LayerNorm
+from ..state import Condition, State, Time
+from .base import Denoiser, Embedding, Head
+from .blocks import BlockParts, DenoiserBlock, DiTBlock
+from .in_context import drop, gather_tokens, lengthen, prepend, widen
+from .initialisation import initialise_weights
+from .modulation import AdaLNZero, Modulation, Vectors
+from .stack import blocks_cost, build_blocks, run_blocks
+from .time import TimeEmbedding
+
+
+class DiT(Denoiser):
+    """Diffusion transformer (arXiv 2212.09748) with every part in a slot of its own.
+
+    Fields and condition channels become tokens; the time embedding and the condition's vectors add up and modulate all
+    blocks; the head turns tokens into predictions. A part is given as a builder: a class path with the options that are
+    its own in YAML, a class or `functools.partial` in Python. The denoiser supplies the width. With the default parts
+    the output is exactly zero before training, and every block the identity.
+
+    Args:
+        embedding: builds the embedding of fields and channels from the width.
+        head: builds the head from the width.
+        width: D.
+        depth: number of blocks.
+        mixer: builds the token mixer from the width; None: `Attention`.
+        feedforward: builds the feed-forward from the width; None: `MLP`.
+        cross_attention: builds a mixer that reads the condition's tokens, in every block; None: they are not read so.
+        modulation: builds the modulation from the width and the number of vectors that each layer asks for; unused
+            where neither blocks nor head ask for any.
+        norm: builds a norm from the width and whether it is affine.
+        time: builds the time embedding from the width.
+        block: builds a block from the width, its parts and its name.
+        in_context: names of what joins the sequence as extra tokens, before its own, and leaves it before the head:
+            ``time``, vectors (one token each) or token groups of the condition, all of width D.
+    """
+
+    def __init__(
+        self,
+        embedding: Callable[[int], Embedding],
+        head: Callable[[int], Head],
+        width: int = 384,
+        depth: int = 12,
+        mixer: Callable[[int], TokenMixer] | None = None,
+        feedforward: Callable[[int], FeedForward] | None = None,
+        cross_attention: Callable[[int], TokenMixer] | None = None,
+        modulation: Callable[[int, Sequence[int]], Modulation] = AdaLNZero,
+        norm: Callable[[int, bool], nn.Module] = LayerNorm,
+        time: Callable[[int], TimeEmbedding] = TimeEmbedding,
+        block: Callable[[int, BlockParts, str], DenoiserBlock] = DiTBlock,
+        in_context: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.width, self.depth, self.in_context = width, depth, tuple(in_context)
+        # not `Attention` and `MLP` as defaults: a configuration that names another class would inherit their options
+        parts = BlockParts(
+            mixer=mixer or Attention, feedforward=feedforward or MLP, norm=norm, cross_attention=cross_attention
+        )
+        self.embedding = embedding(width)
+        self.time = time(width)
+        self.blocks = build_blocks(width, depth, parts, block, "blocks")
+        self.head = head(width)
+        self.chunks = [cast(DenoiserBlock, layer).chunks for layer in self.blocks] + [self.head.chunks]
+        self.modulation = modulation(width, self.chunks) if any(self.chunks) else None
+        initialise_weights(self)
+
+    @property
+    def streams(self) -> dict[str, str]:
+        """Stream -> the field whose mask and positions are its own."""
+        return self.embedding.streams
+
+    def forward(self, x_t: State, t: Time, cond: Condition, ctx: Context) -> State:
+        """Prediction per field, in the type of `x_t`.
+
+        Args:
+            x_t: noised fields, as the embedding wants them.
+            t: noise level in [0, 1], [B] or [B, N], or one per field.
+            cond: the encoded condition.
+            ctx: context of this pass. Taps and side losses are left in it; its time, condition and grid positions are
+                set for the parts only.
+        """
+        time = self.time(t)
+        ctx = replace(ctx, condition=cond, time=time, positions=self.embedding.positions(x_t, ctx))
+        h = self.embedding(x_t, cond, ctx)
+        modulations = self._modulate(cond.add_to(time).to(time.dtype))
+        if self.in_context:
+            extra = gather_tokens(self.in_context, cond, time)
+            h = run_blocks(prepend(h, extra), self.blocks, lengthen(modulations[:-1], extra), widen(ctx, h, extra))
+            h = drop(h, extra)
+        else:
+            h = run_blocks(h, self.blocks, modulations[:-1], ctx)
+        output = self.head(h, modulations[-1], x_t, ctx)
+        return {name: value.to(x_t[name].dtype) for name, value in output.items()}
+
+    def _modulate(self, c: Tensor) -> list[Vectors]:
+        if self.modulation is None:
+            return [()] * len(self.chunks)
+        return self.modulation(c)
+
+    def cost(self, tokens: int, condition_tokens: int = 0) -> int:
+        """Floating-point operations of one forward pass of one sample with one condition vector, products only.
+
+        Args:
+            tokens: N.
+            condition_tokens: M, tokens of the condition: read by cross-attention, or P of them in context.
+        """
+        inner = tokens + (condition_tokens if self.in_context else 0)
+        total = self.time.cost() + blocks_cost(self.blocks, inner, condition_tokens)
+        total += self.embedding.cost(tokens) + self.head.cost(tokens)
+        return total + (self.modulation.cost() if self.modulation is not None else 0)
+

@@ -1,0 +1,1 @@
+"""Judging samples: statistics, evaluators, writers, galleries and the report."""

@@ -1,0 +1,142 @@
+"""The one LightningModule: it trains, tests and samples any `System`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from .requests import Request, Sample, expand_requests
+from .systems.system import System
+
+SCHEMA = 1
+"""Version of the metadata that a checkpoint holds under ``"polydit"``."""
+
+
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    """AdamW at learning rate 1e-4 without weight decay, the usual setting of diffusion transformers."""
+    return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
+
+
+class GenerativeModule(LightningModule):
+    """Trains and samples a `System` under Lightning.
+
+    Every step draws its randomness from a generator seeded by (seed, step), so a resumed run continues to the same
+    numbers as an uninterrupted one, and validation losses of two epochs differ by the weights alone.
+
+    Args:
+        system: what is trained.
+        optimizer: parameters -> optimizer; default AdamW, 1e-4, no weight decay.
+        lr_scheduler: optimizer -> scheduler, stepped once per optimizer step; None: constant learning rate.
+        seed: seed of noise, times and augmentation. Data order has its own seed in the data module.
+
+    Attributes:
+        config: plain dict from which `polydit.build` makes this module again; saved in every checkpoint. Set by the
+            command line and by `polydit.build`; None if the module was put together by hand.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        optimizer: OptimizerCallable = adamw,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.system = system
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.seed = seed
+        self.config: dict[str, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Let the system take its statistics from the training split."""
+        if stage == "fit":
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if datamodule is not None:
+                self.system.prepare(datamodule)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Total loss of a batch."""
+        losses = self.system.losses(batch, self._generator(0, self.global_step, batch_idx))
+        self._log_losses("train", losses)
+        return losses["loss"]
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the held-out losses, with the same noise in every epoch."""
+        self._log_losses("val", self.system.losses(batch, self._generator(1, batch_idx, dataloader_idx)))
+
+    def test_step(  # type: ignore[override]  # callbacks read the items; Lightning passes any output on
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[Any]:
+        """Samples for a batch of requests; losses and reconstructions for a batch of held-out data."""
+        if is_request_batch(batch):
+            return self.system.generate(batch)
+        self._log_losses("test", self.system.losses(batch, self._generator(2, batch_idx, dataloader_idx)))
+        return self.system.reconstruct(batch)
+
+    def predict_step(self, batch: Sequence[Request], batch_idx: int, dataloader_idx: int = 0) -> list[Sample]:
+        """One sample per request."""
+        return self.system.generate(batch)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over trainable parameters, with its scheduler stepped per optimizer step."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the configuration into the checkpoint, so that it loads with no file beside it."""
+        from polydit import __version__
+
+        checkpoint["polydit"] = {"schema": SCHEMA, "version": __version__, "config": self.portable_config()}
+
+    def portable_config(self) -> dict[str, Any] | None:
+        """`config` without references to files of this machine."""
+        if self.config is None:
+            return None
+        system = dict(self.config["system"])
+        system["init_args"] = self.system.portable_config(dict(system.get("init_args", {})))
+        return {**self.config, "system": system}
+
+    @torch.no_grad()
+    def sample(self, count: int = 1, seed: int = 0, **wishes: Any) -> list[Any]:
+        """Samples as objects of the field's own library.
+
+        Args:
+            count: how many.
+            seed: seed of the first sample; the others count up.
+            **wishes: what is asked for, in the words of the domain, such as ``domain="crystal"``.
+        """
+        self.eval()
+        requests = expand_requests([{"count": count, **wishes}], seed)
+        return [self.system.present(sample.item) for sample in self.system.generate(requests)]
+
+    def _generator(self, *key: int) -> torch.Generator:
+        state = np.random.SeedSequence((self.seed, self.global_rank, *key)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
+
+    def _log_losses(self, stage: str, losses: dict[str, Tensor]) -> None:
+        values = {f"{stage}/{name}": value.detach() for name, value in losses.items()}
+        when: dict[str, Any] = {"on_step": stage == "train", "on_epoch": stage != "train", "add_dataloader_idx": False}
+        self.log_dict(values, **when)
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, **when)
+
+
+def is_request_batch(batch: Any) -> bool:
+    """Whether a batch asks for samples rather than holding data."""
+    return isinstance(batch, list | tuple) and len(batch) > 0 and isinstance(batch[0], Request)
+
+
+def count_parameters(module: nn.Module, trainable_only: bool = True) -> int:
+    """Number of parameters, without materialising them, so that published sizes count on the meta device."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)

@@ -1,0 +1,53 @@
+"""Packages outside that add domains or mechanisms: found by their entry points, imported when a command starts.
+
+A package registers a module in its own ``pyproject.toml``::
+
+    [project.entry-points."polydit.plugins"]
+    proteins = "polydit_proteins"
+
+A configuration can name any importable class by its path without that. What a registered module has imported can be
+named by class name alone, and is offered where a name is misspelt or ``--help`` lists the choices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+GROUP = "polydit.plugins"
+
+_IMPORT_FAILURES = (
+    ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, LookupError, OSError, RuntimeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered package.
+
+    Args:
+        name: as registered.
+        module: what was imported.
+        error: why the import failed; None if it did not.
+    """
+
+    name: str
+    module: str
+    error: str | None = None
+
+
+def load_plugins() -> list[Plugin]:
+    """Import every registered module; one that fails is reported and hinders no other.
+
+    Returns:
+        All of them in the order of their names, each with what went wrong.
+    """
+    plugins = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        error = None
+        try:
+            entry.load()
+        except _IMPORT_FAILURES as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        plugins.append(Plugin(entry.name, entry.value, error))
+    return plugins

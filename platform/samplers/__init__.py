@@ -1,0 +1,23 @@
+"""Samplers: the walks from noise to data."""
+
+from .grids import Grid, KarrasGrid, ListedGrid, LogSNRGrid, UniformGrid
+from .heun import Heun
+from .one_stage import DDIM, Ancestral, DPMSolverPP2M, Euler
+from .sampler import Denoise, DrawNoise, Sampler, SamplerState
+
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "DPMSolverPP2M",
+    "Denoise",
+    "DrawNoise",
+    "Euler",
+    "Grid",
+    "Heun",
+    "KarrasGrid",
+    "ListedGrid",
+    "LogSNRGrid",
+    "Sampler",
+    "SamplerState",
+    "UniformGrid",
+]
