@@ -1,0 +1,1 @@
+"""Data modules, readers of the field's file formats and the small built-in sets."""

@@ -1,0 +1,1 @@
+"""Molecules and crystals: structures, their cached binary form, sources and the data module."""
