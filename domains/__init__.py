@@ -1,0 +1,1 @@
+"""Domains: one folder each, with its model assembly, conditioner, codec, evaluator, writer and recipes."""

@@ -1,0 +1,1 @@
+"""Ball-and-stick pictures of molecules and crystals."""

@@ -1,0 +1,1 @@
+"""How samples of molecules and crystals are judged."""

@@ -1,0 +1,1 @@
+"""Simulators: making environments, experts that demonstrate, vectorised rollouts, video."""
