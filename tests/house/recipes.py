@@ -1,0 +1,49 @@
+"""Recipes made small, so that what a page or an example says can be run in seconds instead of hours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FEW = 2
+DATA_OPTIONS = {"limit": 8, "batch_size": 4, "max_tokens": None, "num_workers": 0}
+TRAINER_OPTIONS = {
+    "max_steps": FEW, "max_epochs": None, "max_time": None, "limit_val_batches": 1, "num_sanity_val_steps": 0,
+    "val_check_interval": None, "check_val_every_n_epoch": 1, "log_every_n_steps": 1,
+    "accelerator": "cpu", "devices": 1, "precision": "32-true",
+    "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
+SMALLER = {"steps": FEW, "count": FEW, "normaliser_batches": FEW, "workers": 1}
+"""Options by name, wherever in a recipe: solver steps, samples asked for, batches for statistics, processes."""
+BUILTIN_COUNT = 48
+
+
+def shrink_examples(source: Path, target: Path) -> None:
+    """Copy `source`, with every recipe in it made small, to `target`."""
+    shutil.copytree(source, target)
+    for path in target.rglob("*.yaml"):
+        path.write_text(yaml.safe_dump(shrink(yaml.safe_load(path.read_text())), sort_keys=False))
+
+
+def shrink(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with few steps, little data and few samples; its model stays as it is."""
+    recipe = _shrink_values(recipe)
+    if "trainer" in recipe:
+        recipe["trainer"] |= TRAINER_OPTIONS
+    if "data" in recipe:
+        recipe["data"].setdefault("init_args", {}).update(DATA_OPTIONS)
+    return recipe
+
+
+def _shrink_values(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shrink_values(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    small = {key: SMALLER[key] if key in SMALLER and entry else _shrink_values(entry) for key, entry in value.items()}
+    if str(value.get("class_path", "")).endswith("BuiltinSource"):
+        small.setdefault("init_args", {}).update(count=BUILTIN_COUNT, workers=1)
+    return small
