@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from .optimizers import group_parameters
 from .requests import Request, Sample, expand_requests
 from .systems.system import System
 
@@ -31,7 +32,7 @@ class GenerativeModule(LightningModule):
 
     Args:
         system: what is trained.
-        optimizer: parameters -> optimizer; default AdamW, 1e-4, no weight decay.
+        optimizer: parameter groups (`group_parameters`) -> optimizer; default AdamW, 1e-4, no weight decay.
         lr_scheduler: optimizer -> scheduler, stepped once per optimizer step; None: constant learning rate.
         seed: seed of noise, times and augmentation. Data order has its own seed in the data module.
 
@@ -85,8 +86,8 @@ class GenerativeModule(LightningModule):
         return self.system.generate(batch)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over trainable parameters, with its scheduler stepped per optimizer step."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        """The optimizer over trainable parameters, grouped, with its scheduler stepped per optimizer step."""
+        optimizer = self.optimizer(group_parameters(self))
         if self.lr_scheduler is None:
             return optimizer
         return {

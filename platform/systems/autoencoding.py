@@ -30,8 +30,9 @@ class AutoencoderSystem(System):
         return self.autoencoder.losses(batch, generator)
 
     def reconstruct(self, batch: Any) -> list[Reconstruction]:
-        """Held-out items beside their reconstructions."""
-        return self.autoencoder.reconstruct(batch)
+        """Held-out items beside their reconstructions, in full precision whatever the run trains in."""
+        with torch.autocast(next(self.autoencoder.parameters()).device.type, enabled=False):
+            return self.autoencoder.reconstruct(batch)
 
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
         """Refused.

@@ -148,7 +148,10 @@ class DiffusionSystem(System):
 
         denoise = SamplingDenoiser(self, layout, condition, draw)
         processes = {field: self.process_of(field) for field in layout.shapes}
-        return self.codec.decode(self.sampler.sample(denoise, draw(), processes, draw, layout.masks), layout)
+        state = self.sampler.sample(denoise, draw(), processes, draw, layout.masks)
+        # Once per sample, and what it rounds stays in the product: never in the reduced precision of the many steps.
+        with torch.autocast(device.type, enabled=False):
+            return self.codec.decode(state, layout)
 
     def _predict(self, x_t: State, t: Tensor, condition: Condition, context: Context) -> State:
         scaled = {field: x * expand_time(self.process_of(field).input_scale(t), x) for field, x in x_t.items()}

@@ -6,6 +6,7 @@ Shape legend: B structures, N atoms, D width, C latent channels, Z element types
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from polydit.data.chemistry.batch import AtomBatch
 from polydit.platform.autoencoders import Autoencoder, DiagonalGaussian, GaussianBottleneck, Reconstruction
 from polydit.platform.context import Context
 from polydit.platform.denoisers import SinCosPosition, TransformerStack
+from polydit.platform.feedforwards import FeedForward
 from polydit.platform.mixers import Attention
 from polydit.platform.state import MaskSpec
 
@@ -72,6 +74,7 @@ class AtomAutoencoder(Autoencoder):
         pose: augmentation.
         corruption: denoising objective; None: none.
         losses: weights and conventions of the reconstruction loss.
+        feedforward: builds the feed-forward of a block from the width; None: `MLP` with the published activation.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class AtomAutoencoder(Autoencoder):
         pose: Pose | None = None,
         corruption: Corruption | None = None,
         losses: AtomLosses | None = None,
+        feedforward: Callable[[int], FeedForward] | None = None,
     ) -> None:
         super().__init__()
         self.max_atomic_number = max_atomic_number
@@ -100,9 +104,9 @@ class AtomAutoencoder(Autoencoder):
         self.cell_embedding = _coordinate_mlp(6, width) if encode_cell else None
         # The published index sinusoid: sin and cos of i * pi / 2048^(2k/D).
         self.index_embedding = SinCosPosition(width, base=2048.0, scale=math.pi)
-        self.encoder = TransformerStack(width, depth, partial(Attention, heads=heads))
+        self.encoder = TransformerStack(width, depth, partial(Attention, heads=heads), feedforward)
         self.bottleneck = GaussianBottleneck(width, latent_channels)
-        self.decoder = TransformerStack(width, depth, partial(Attention, heads=heads))
+        self.decoder = TransformerStack(width, depth, partial(Attention, heads=heads), feedforward)
         self.type_head = nn.Linear(width, max_atomic_number + 1)
         self.position_head = nn.Linear(width, 3, bias=False)
         self.fractional_head = nn.Linear(width, self.code.channels, bias=False)
