@@ -6,16 +6,32 @@ Shape legend: B batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from ..conditioning import Conditioner
+from ..context import StackPolicy
 from ..state import Condition, State
 
-ConditionalDenoise = Callable[[State, Tensor, Sequence[Condition]], list[State]]
-"""(x_t, t, conditions) -> one clean estimate per condition; the conditions run as one batch."""
+
+class ConditionalDenoise(Protocol):
+    """Evaluates the denoiser under several conditions at once."""
+
+    def __call__(
+        self, x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
+    ) -> list[State]:
+        """One clean estimate of x_t per condition, in one batch.
+
+        Args:
+            x: fields [B, ...] at time `t` (0-dim).
+            t: noise level.
+            conditions: what each estimate is told.
+            stack_policies: how the stack of blocks runs for these estimates, inside what the context asks for.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,15 +80,13 @@ class ClassifierFreeGuidance(Guidance):
     """
 
     def __init__(self, weights: dict[str, float], interval: tuple[float, float] = (0.0, 1.0)) -> None:
-        if not 0.0 <= interval[0] < interval[1] <= 1.0:
-            raise ValueError(f"a guidance interval is 0 <= low < high <= 1, not {tuple(interval)}")
         self.weights = weights
-        self.interval = interval
+        self.interval = check_interval(interval)
 
     def estimate(self, x: State, t: Tensor, guided: Guided) -> State:
         """One evaluation per guided axis and one more, in one batch."""
         axes = [axis for axis, weight in self.weights.items() if axis in guided.told and weight != 1.0]
-        if not axes or guided.conditioner is None or not self._is_within(t):
+        if not axes or guided.conditioner is None or not is_within(t, self.interval):
             return guided.denoise(x, t, [guided.condition])[0]
         conditions = [guided.conditioner.null(guided.condition, axes[j:]) for j in range(len(axes))]
         estimates = guided.denoise(x, t, [*conditions, guided.condition])
@@ -82,7 +96,21 @@ class ClassifierFreeGuidance(Guidance):
                 result[name] = result[name] + self.weights[axis] * (after[name] - before[name])
         return result
 
-    def _is_within(self, t: Tensor) -> bool:
-        # Reading t stalls a GPU, so it is read only where an interval asks for it.
-        low, high = self.interval
-        return (low <= 0.0 and high >= 1.0) or low <= float(t) <= high
+
+def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval (low, high) of times in which to guide.
+
+    Raises:
+        ValueError: if it is not 0 <= low < high <= 1.
+    """
+    low, high = interval
+    if not 0.0 <= low < high <= 1.0:
+        raise ValueError(f"a guidance interval is 0 <= low < high <= 1, not {tuple(interval)}")
+    return low, high
+
+
+def is_within(t: Tensor, interval: tuple[float, float]) -> bool:
+    """Whether time t (0-dim) lies in an interval."""
+    # Reading t stalls a GPU, so it is read only where an interval asks for it.
+    low, high = interval
+    return (low <= 0.0 and high >= 1.0) or low <= float(t) <= high

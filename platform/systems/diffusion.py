@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..codec import Codec
 from ..conditioning import Conditioner
-from ..context import Context
+from ..context import Context, StackPolicy
 from ..denoisers import Denoiser
 from ..noise import NoiseSource
 from ..objectives import Objective
@@ -233,7 +233,9 @@ class SamplingDenoiser:
             result[field] = torch.where(kept, noised, x[field])
         return result
 
-    def _denoise(self, x: State, t: Tensor, conditions: Sequence[Condition]) -> list[State]:
+    def _denoise(
+        self, x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
+    ) -> list[State]:
         count = len(conditions)
         condition = conditions[0] if count == 1 else Condition.concatenate(list(conditions))
         if self.previous is not None:
@@ -244,6 +246,7 @@ class SamplingDenoiser:
         times = t.to(first).expand(first.shape[0])
         layout = self.layout if count == 1 else self._repeated.setdefault(count, self.layout.repeat(count))
         context = self.system._context(layout, condition).at_step(self.step)
+        context.stack_policies += stack_policies
         estimate = self.system.clean_estimate(batch, times, condition, context)
         parts = {field: value.chunk(count) for field, value in estimate.items()}
         return [{field: parts[field][i] for field in parts} for i in range(count)]

@@ -1,6 +1,7 @@
 """Axes, their nulls, and guidance built on them."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polydit.platform.conditioning import CategoricalAxis, Conditioner, ScalarAxis, TokenCategoricalAxis, VectorAxis
+from polydit.platform.context import StackPolicy
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance, Guided, NoGuidance
 from polydit.platform.state import Condition, State
 
@@ -92,7 +94,9 @@ def test_unknown_scalars_send_no_nan_into_the_gradient() -> None:
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
-def linear_denoise(x: State, t: Tensor, conditions: list[Condition]) -> list[State]:
+def linear_denoise(
+    x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
+) -> list[State]:
     """A denoiser whose estimate is the sum of its condition vectors, so that guidance can be checked by hand."""
     return [{"x": c.add_to(torch.zeros(BATCH, WIDTH))} for c in conditions]
 
@@ -125,7 +129,9 @@ def test_neutral_guidance_is_the_conditional_estimate_bit_for_bit() -> None:
 def test_guidance_spends_nothing_where_it_changes_nothing(told: tuple[str, ...], t: float) -> None:
     calls = []
 
-    def counting(x: State, t: Tensor, conditions: list[Condition]) -> list[State]:
+    def counting(
+        x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
+    ) -> list[State]:
         calls.append(len(conditions))
         return linear_denoise(x, t, conditions)
 
