@@ -6,7 +6,7 @@ selection, a sparse attention back end or a feature tap attaches to every block 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -68,6 +68,7 @@ class Context:
     Args:
         masks: stream -> `MaskSpec`.
         positions: stream -> [B, N] or [B, N, A].
+        points: stream -> [B, N, 3] places of the tokens in space, where they have any.
         condition: the encoded condition, for cross- and joint attention.
         time: the time embedding [B, D] or [B, N, D], kept apart from the condition for routers and gates.
         step: index of the sampling step, None in training.
@@ -76,10 +77,12 @@ class Context:
         wanted_taps: names of intermediate features to keep in `taps`.
         taps: name -> feature, filled during the pass.
         losses: name -> side losses (load balance ...) that feed-forwards and mixers leave behind.
+        shared: what `once` keeps.
     """
 
     masks: dict[str, MaskSpec] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
+    points: dict[str, Tensor] = field(default_factory=dict)
     condition: Condition = field(default_factory=Condition)
     time: Tensor | None = None
     step: int | None = None
@@ -89,6 +92,7 @@ class Context:
     wanted_taps: frozenset[str] = frozenset()
     taps: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, list[Tensor]] = field(default_factory=dict)
+    shared: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def call(self, name: str, function: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
         """Run a block's part ``function(h)`` under every module policy, and tap its output as `name`."""
@@ -125,13 +129,24 @@ class Context:
             self.taps[name] = feature
         return feature
 
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, made by the first layer of the pass that asks and kept for the others.
+
+        Args:
+            key: names it; layers of one pass that need the same thing give the same key.
+            make: makes it from what the whole pass shares, such as positions and points.
+        """
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
     def add_loss(self, name: str, value: Tensor) -> None:
         """Leave a side loss for the objective of that name."""
         self.losses.setdefault(name, []).append(value)
 
     def at_step(self, step: int) -> Context:
         """Fresh copy for sampling step `step`, sharing the policies and their state."""
-        return replace(self, step=step, taps={}, losses={})
+        return replace(self, step=step, taps={}, losses={}, shared={})
 
 
 def _run_in_order(h: Streams, blocks: Sequence[BoundBlock]) -> Streams:

@@ -39,7 +39,7 @@ class MuonAdamW(Optimizer):
     Args:
         params: groups, as `group_parameters` makes them; those of kind ``"hidden"`` get Muon.
         lr: learning rate of AdamW.
-        hidden_lr: learning rate of Muon; None: `lr`. As with AdamW, an update has a root mean square of about 0.2 of it.
+        hidden_lr: learning rate of Muon; None: `lr`. Of an update the root mean square is 0.2 of it, as of AdamW's.
             A scheduler that sets rates takes one for each group, hidden first.
         betas: of AdamW.
         momentum: of Muon.

@@ -73,6 +73,10 @@ class Embedding(nn.Module):
         """Positions by stream; those of the context unless the fields themselves have a grid."""
         return ctx.positions
 
+    def points(self, x_t: State, ctx: Context) -> dict[str, Tensor]:
+        """Places in space by stream [B, N, 3]; those of the context unless the fields themselves say."""
+        return ctx.points
+
 
 class Head(nn.Module):
     """Turns streams into predictions; built as ``Head(width, **options)``.

@@ -30,9 +30,12 @@ class TokenEmbedding(Embedding):
         position: builds the position embedding added to the tokens; None: none, so that the denoiser knows no order
             unless its mixer does.
         bias: whether the linear map has a bias.
+        points: the field whose first three channels are the token's place in space, for mixers that want to know; None:
+            tokens have no place.
+        point_unit: length of one unit of those channels, in what the mixers measure by.
 
     Raises:
-        ConfigurationError: if there is no field.
+        ConfigurationError: if there is no field, or `points` names none of at least three channels.
     """
 
     def __init__(
@@ -42,10 +45,15 @@ class TokenEmbedding(Embedding):
         channels: Mapping[str, int] | None = None,
         position: Callable[[int], Position] | None = None,
         bias: bool = True,
+        points: str | None = None,
+        point_unit: float = 1.0,
     ) -> None:
         super().__init__()
         if not fields:
             raise ConfigurationError("an embedding needs at least one field: name it with its number of channels")
+        if points is not None and fields.get(points, 0) < 3:
+            raise ConfigurationError(f"points {points!r} is no field of at least three channels among {dict(fields)}")
+        self.point_field, self.point_unit = points, point_unit
         self.fields, self.channels = dict(fields), dict(channels or {})
         self.linear = nn.Linear(sum(self.fields.values()) + sum(self.channels.values()), width, bias=bias)
         self.position = position(width) if position else None
@@ -54,6 +62,12 @@ class TokenEmbedding(Embedding):
     def streams(self) -> dict[str, str]:
         """The stream ``x`` with the mask and positions of the first field."""
         return {"x": next(iter(self.fields))}
+
+    def points(self, x_t: State, ctx: Context) -> dict[str, Tensor]:
+        """The first three channels of the field that says so, as long as the units they are measured in."""
+        if self.point_field is None:
+            return super().points(x_t, ctx)
+        return {"x": x_t[self.point_field][..., :3] * self.point_unit}
 
     def forward(self, x_t: State, cond: Condition, ctx: Context) -> Streams:
         """The stream ``x`` [B, N, D].

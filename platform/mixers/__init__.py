@@ -3,6 +3,7 @@
 from .attention import Attention, CrossAttention
 from .backends import DefaultAttention, FusedAttention, WrittenAttention, default_backend
 from .base import TokenMixer
+from .geometric import GeometricAttention
 from .rotary import RotaryPosition
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "CrossAttention",
     "DefaultAttention",
     "FusedAttention",
+    "GeometricAttention",
     "RotaryPosition",
     "TokenMixer",
     "WrittenAttention",

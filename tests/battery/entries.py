@@ -16,7 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from polydit.domains.chemistry.adit import AtomAutoencoder
+from polydit.domains.chemistry.adit.autoencoder import CoordinateChannels
 from polydit.domains.chemistry.adit.fractional import PlainCode
+from polydit.domains.chemistry.augmentation import CanonicalPose
 from polydit.platform.denoisers import (
     AdaLNSingle,
     DiT,
@@ -32,7 +34,7 @@ from polydit.platform.denoisers import (
     TransformerStack,
 )
 from polydit.platform.feedforwards import MLP, SwiGLU
-from polydit.platform.mixers import Attention, CrossAttention, RotaryPosition, WrittenAttention
+from polydit.platform.mixers import Attention, CrossAttention, GeometricAttention, RotaryPosition, WrittenAttention
 
 from .chemistry import atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
@@ -84,6 +86,10 @@ ENTRIES = [
         "attention/rotary in space", 49_539,
         mixer=partial(Attend, rotary=partial(RotaryPosition, axes=(6, 4, 4), base=10.0)),
         embedding=partial(Embed, position=None), case=partial(token_case, axes=3), compiler="eager",
+    ),
+    of_tokens(
+        "attention/geometric", 0, mixer=partial(GeometricAttention, heads=2),
+        embedding=partial(Embed, points="latent", point_unit=1.5), compiler="eager",
     ),
     of_tokens(
         "cross-attention", 58_179, cross_attention=partial(CrossAttention, heads=2, axes=("text",), qk_norm="head"),
@@ -148,6 +154,14 @@ ENTRIES = [
     Entry(
         name="adit autoencoder/published", build=partial(AtomAutoencoder, WIDTH, 1, 2, 4, fractional=PlainCode()),
         inputs=atom_case, run=run_autoencoder, parameters=35_108, unpad=unpad_atoms,
+    ),
+    Entry(
+        name="adit autoencoder/coordinates in the latent",
+        build=partial(
+            AtomAutoencoder, WIDTH, 1, 2, 6, mixer=partial(GeometricAttention, heads=2),
+            coordinates=CoordinateChannels(), pose=CanonicalPose(),
+        ),
+        inputs=atom_case, run=run_autoencoder, parameters=0, unpad=unpad_atoms,
     ),
 ]
 

@@ -17,13 +17,14 @@ from polydit.data.chemistry.batch import AtomBatch
 from polydit.platform.autoencoders import Autoencoder, DiagonalGaussian, GaussianBottleneck, Reconstruction
 from polydit.platform.context import Context
 from polydit.platform.denoisers import SinCosPosition, TransformerStack
+from polydit.platform.errors import ConfigurationError
 from polydit.platform.feedforwards import FeedForward
-from polydit.platform.mixers import Attention
+from polydit.platform.mixers import Attention, TokenMixer
 from polydit.platform.state import MaskSpec
 
-from ..augmentation import Pose, RandomPose, fractional_of, wrap
+from ..augmentation import CanonicalPose, Pose, RandomPose, fractional_of, wrap
 from .fractional import CircleCode, FractionalCode
-from .losses import AtomLosses
+from .losses import AtomLosses, centred
 from .prediction import NANOMETRES, AtomPrediction, scaled_lattice, structures_of_batch
 
 
@@ -59,6 +60,29 @@ class Corruption:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoordinateChannels:
+    """Centred Cartesian coordinates as the first three latent channels. Not in the ADiT paper.
+
+    Args:
+        unit: Å in one unit of these channels, about the standard deviation of coordinates: it is not normalised away.
+        noise: standard deviation of their posterior, Å; detail below it need not be modelled.
+    """
+
+    unit: float = 1.5
+    noise: float = 0.02
+
+    def write(self, posterior: DiagonalGaussian, places: Tensor) -> DiagonalGaussian:
+        """`posterior` with its first three channels given over to centred coordinates [B, N, 3] in Å."""
+        mean = torch.cat([(places / self.unit).to(posterior.mean.dtype), posterior.mean[..., 3:]], dim=-1)
+        own = torch.full_like(posterior.log_variance[..., :3], 2 * math.log(self.noise / self.unit))
+        return DiagonalGaussian(mean, torch.cat([own, posterior.log_variance[..., 3:]], dim=-1))
+
+    def read(self, latent: Tensor) -> Tensor:
+        """Coordinates [B, N, 3] in Å of a latent."""
+        return latent[..., :3] * self.unit
+
+
 class AtomAutoencoder(Autoencoder):
     """Encoder and decoder transformers around a KL bottleneck of a few channels per atom.
 
@@ -75,6 +99,9 @@ class AtomAutoencoder(Autoencoder):
         corruption: denoising objective; None: none.
         losses: weights and conventions of the reconstruction loss.
         feedforward: builds the feed-forward of a block from the width; None: `MLP` with the published activation.
+        mixer: builds the token mixer of a block from the width; None: `Attention` with `heads`.
+        coordinates: how coordinates themselves stand in the first three latent channels, where mixers can measure
+            distances; None: the encoder is free to write them as it likes, as published.
     """
 
     def __init__(
@@ -90,6 +117,8 @@ class AtomAutoencoder(Autoencoder):
         corruption: Corruption | None = None,
         losses: AtomLosses | None = None,
         feedforward: Callable[[int], FeedForward] | None = None,
+        mixer: Callable[[int], TokenMixer] | None = None,
+        coordinates: CoordinateChannels | None = None,
     ) -> None:
         super().__init__()
         self.max_atomic_number = max_atomic_number
@@ -104,13 +133,26 @@ class AtomAutoencoder(Autoencoder):
         self.cell_embedding = _coordinate_mlp(6, width) if encode_cell else None
         # The published index sinusoid: sin and cos of i * pi / 2048^(2k/D).
         self.index_embedding = SinCosPosition(width, base=2048.0, scale=math.pi)
-        self.encoder = TransformerStack(width, depth, partial(Attention, heads=heads), feedforward)
+        mixer = mixer or partial(Attention, heads=heads)
+        self.coordinates = coordinates
+        self.encoder = TransformerStack(width, depth, mixer, feedforward)
         self.bottleneck = GaussianBottleneck(width, latent_channels)
-        self.decoder = TransformerStack(width, depth, partial(Attention, heads=heads), feedforward)
+        self.decoder = TransformerStack(width, depth, mixer, feedforward)
         self.type_head = nn.Linear(width, max_atomic_number + 1)
         self.position_head = nn.Linear(width, 3, bias=False)
         self.fractional_head = nn.Linear(width, self.code.channels, bias=False)
         self.lattice_head = nn.Linear(width, 6, bias=False)
+        if coordinates is not None:
+            if latent_channels <= 3:
+                raise ConfigurationError(
+                    f"{latent_channels} latent channels hold coordinates and nothing else: use at least 4"
+                )
+            if not isinstance(self.pose, CanonicalPose):
+                raise ConfigurationError(
+                    f"coordinates in the latent need cells in their standard setting, which {type(self.pose).__name__} "
+                    "does not give: use CanonicalPose"
+                )
+            nn.init.zeros_(self.position_head.weight)
 
     def encode(self, batch: AtomBatch) -> DiagonalGaussian:
         """Posterior [B, N, C] of a posed batch.
@@ -124,17 +166,25 @@ class AtomAutoencoder(Autoencoder):
         if self.cell_embedding is not None:
             crystal = crystal + self.cell_embedding(scaled_lattice(batch))[:, None]
         h = h + torch.where(batch.periodic[:, None, None], crystal, torch.zeros_like(crystal))
-        h = self.encoder(h + self.index_embedding(h, None), context_of(batch.mask))
-        return self.bottleneck.encode(h)
+        places = centred(batch.positions, batch.mask)
+        h = self.encoder(h + self.index_embedding(h, None), context_of(batch.mask, places))
+        posterior = self.bottleneck.encode(h)
+        return posterior if self.coordinates is None else self.coordinates.write(posterior, places)
 
     def decode(self, latent: Tensor, mask: Tensor) -> AtomPrediction:
         """Predicted types, positions, fractional coordinates and lattice of latents [B, N, C]; mask [B, N] bool."""
         h = self.bottleneck.decode(latent)
-        h = self.decoder(h + self.index_embedding(h, None), context_of(mask))
-        pooled = (h * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return AtomPrediction(
-            self.type_head(h), self.position_head(h), self.fractional_head(h), self.lattice_head(pooled), self.code
-        )
+        places = None if self.coordinates is None else self.coordinates.read(latent)
+        h = self.decoder(h + self.index_embedding(h, None), context_of(mask, places))
+        with torch.autocast(h.device.type, enabled=False):  # a thousandth of a nanometre is beyond reduced precision
+            h = h.float()
+            positions = self.position_head(h)
+            if places is not None:
+                positions = positions + places.float() * NANOMETRES
+            pooled = (h * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+            return AtomPrediction(
+                self.type_head(h), positions, self.fractional_head(h), self.lattice_head(pooled), self.code, places
+            )
 
     def losses(self, batch: AtomBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruction losses, the KL divergence and their weighted sum."""
@@ -159,7 +209,8 @@ def _coordinate_mlp(channels: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(channels, width, bias=False), nn.SiLU(), nn.Linear(width, width))
 
 
-def context_of(mask: Tensor) -> Context:
+def context_of(mask: Tensor, places: Tensor | None = None) -> Context:
     """Context of a padded batch; a full mask is left out where asking is cheap, so that attention runs unmasked."""
     full = mask.device.type == "cpu" and bool(mask.all())
-    return Context(masks={} if full else {"x": MaskSpec(keys=mask)})
+    points = {} if places is None else {"x": places}
+    return Context(masks={} if full else {"x": MaskSpec(keys=mask)}, points=points)

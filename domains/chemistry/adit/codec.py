@@ -186,8 +186,10 @@ class LatentAtomCodec(Codec):
         for row, latents in enumerate(seen):
             joined = torch.cat(latents)
             if len(joined) > 1:
-                self.latent_mean[row] = joined.mean(dim=0)
-                self.latent_std[row] = joined.std(dim=0).clamp(min=1e-4)
+                # Coordinates keep the unit that distances are measured in.
+                first = 0 if self.autoencoder.coordinates is None else 3
+                self.latent_mean[row, first:] = joined.mean(dim=0)[first:]
+                self.latent_std[row, first:] = joined.std(dim=0).clamp(min=1e-4)[first:]
 
     def _statistics(self, periodic: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, 1, C] for the domain of each structure."""

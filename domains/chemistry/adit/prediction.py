@@ -36,6 +36,8 @@ class AtomPrediction:
         fractional: [B, N, channels] in the terms of `code`.
         lattice: [B, 6] lengths / n^(1/3) in Å, angles in radians.
         code: turns `fractional` into coordinates.
+        places: [B, N, 3] Å, coordinates that the latent holds itself, with cells in their standard setting; None: none.
+            Crystals then take these, whose distances inside a cell are exact, and leave the fractional ones aside.
     """
 
     types: Tensor
@@ -43,6 +45,7 @@ class AtomPrediction:
     fractional: Tensor
     lattice: Tensor
     code: FractionalCode
+    places: Tensor | None = None
 
     def structures(self, mask: Tensor, periodic: Tensor, numbers: Tensor | None = None) -> list[AtomicStructure]:
         """Molecules from Cartesian, crystals from fractional coordinates and lattice.
@@ -60,11 +63,8 @@ class AtomPrediction:
         lengths = (self.lattice[:, :3].double() * count[:, None].double().pow(1 / 3)).clamp(*LENGTH_LIMITS)
         angles = self.lattice[:, 3:].double().clamp(*ANGLE_LIMITS)
         cells = cells_from_parameters(lengths, angles)
-        cartesian = torch.where(
-            periodic[:, None, None],
-            self.code.decode(self.fractional.double()) @ cells,
-            self.positions.double() / NANOMETRES,
-        )
+        crystals = self.code.decode(self.fractional.double()) @ cells if self.places is None else self.places.double()
+        cartesian = torch.where(periodic[:, None, None], crystals, self.positions.double() / NANOMETRES)
         return _cut(types, cartesian, cells, mask, periodic)
 
 
