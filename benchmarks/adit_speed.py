@@ -1,10 +1,12 @@
 """Speed of ADiT's training step and sampling loop against the same architecture from stock torch modules.
 
-    python benchmarks/adit_speed.py --qm9 FOLDER --size small --batch 64 [--threads 1] [--repeats 5] [--compile]
+    python benchmarks/adit_speed.py --qm9 FOLDER --size small --batch 64 [--threads 1] [--repeats 5] \
+        [--precision bf16] [--peer-precision fp32] [--activation silu] [--compile]
 
 Both sides see the same real QM9 molecules in the same run, alternating. The peer pads each batch as it comes, as public
-code does; ours is bucketed by length. Reported: molecules per second (median and range over repeats), ratio, and the
-share of the time that the bare matrix products of the valid tokens would need (the ceiling).
+code does; ours is bucketed by length. In bf16 training runs under autocast, and our sampling keeps the denoiser's
+weights in bf16. Reported: molecules per second (median and range over repeats), ratio, and the share of the time that
+the bare matrix products of the valid tokens would need in our precision (the ceiling).
 
 Shape legend: T valid tokens of a batch, D width.
 """
@@ -23,14 +25,18 @@ import torch
 from stock_adit import StockDenoiser, StockEncoder
 from stock_adit import sample as stock_sample
 from torch import Tensor
+from torch.nn.functional import linear
 
 from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.collate import collate_raw
 from polydit.data.chemistry.sources import QM9Source
 from polydit.domains.chemistry.adit import AtomAutoencoder, LatentAtomCodec
 from polydit.domains.chemistry.adit.sizes import SIZES
+from polydit.platform.acceleration import cast_denoiser
 from polydit.platform.conditioning import CategoricalAxis, Conditioner
 from polydit.platform.denoisers import DiT, SinCosPosition, TokenEmbedding, TokenHead
+from polydit.platform.feedforwards import MLP
+from polydit.platform.feedforwards.dense import ACTIVATIONS, Activation
 from polydit.platform.mixers import Attention
 from polydit.platform.processes import ClippedWeighting, LinearFlowSchedule, Process, UniformTime, X0Prediction
 from polydit.platform.requests import Request
@@ -46,7 +52,7 @@ CONFIGURATIONS = {
 }
 
 
-def build_ours(name: str, compile_denoiser: bool) -> DiffusionSystem:
+def build_ours(name: str, compile_denoiser: bool, activation: Activation) -> DiffusionSystem:
     """The system as the library builds it."""
     (depth, width, heads), (inner_depth, inner_width, inner_heads) = CONFIGURATIONS[name]
     denoiser = DiT(
@@ -60,6 +66,7 @@ def build_ours(name: str, compile_denoiser: bool) -> DiffusionSystem:
         width=width,
         depth=depth,
         mixer=partial(Attention, heads=heads),
+        feedforward=partial(MLP, activation=activation),
     )
     if compile_denoiser:
         denoiser.compile(dynamic=True)
@@ -79,49 +86,67 @@ def build_ours(name: str, compile_denoiser: bool) -> DiffusionSystem:
     return system
 
 
-def train_ours(system: DiffusionSystem, optimizer: torch.optim.Optimizer, batches: list[AtomBatch]) -> None:
+def autocast(precision: str) -> torch.autocast:
+    """Autocast to bf16, or nothing."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+def train_ours(
+    system: DiffusionSystem, optimizer: torch.optim.Optimizer, batches: list[AtomBatch], precision: str
+) -> None:
     """One step per batch."""
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
         optimizer.zero_grad()
-        system.losses(batch, generator)["loss"].backward()
+        with autocast(precision):
+            loss = system.losses(batch, generator)["loss"]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in system.parameters() if p.requires_grad], 10.0)
         optimizer.step()
 
 
 def train_stock(
-    encoder: StockEncoder, model: StockDenoiser, optimizer: torch.optim.Optimizer, batches: list[AtomBatch]
+    encoder: StockEncoder, model: StockDenoiser, optimizer: torch.optim.Optimizer, batches: list[AtomBatch],
+    precision: str,
 ) -> None:
     """One step per batch, the same operations."""
     rng = np.random.default_rng(0)
     for batch in batches:
-        size, mask = len(batch.numbers), batch.mask
-        with torch.no_grad():
-            clean = encoder(batch.numbers, batch.positions, batch.fractional, mask)
-        t = torch.rand(size) * 0.98 + 0.01
-        x = (1 - t)[:, None, None] * torch.randn_like(clean) + t[:, None, None] * clean
-        labels = torch.full((size,), 2), torch.zeros(size, dtype=torch.long)
-        previous = torch.zeros_like(x)
-        if rng.random() < 0.5:
-            with torch.no_grad():
-                previous = model(x, previous, t, *labels, mask)
-        error = (model(x, previous, t, *labels, mask) - clean) / (1 - t.clamp(max=0.9))[:, None, None]
+        with autocast(precision):
+            loss = stock_loss(encoder, model, batch, rng)
         optimizer.zero_grad()
-        (error.square() * mask[..., None]).sum().div(mask.sum() * CHANNELS).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
 
 
-def matrix_products(tokens: int, depth: int, width: int, passes: int) -> float:
+def stock_loss(encoder: StockEncoder, model: StockDenoiser, batch: AtomBatch, rng: np.random.Generator) -> Tensor:
+    """The peer's loss of a batch."""
+    size, mask = len(batch.numbers), batch.mask
+    with torch.no_grad():
+        clean = encoder(batch.numbers, batch.positions, batch.fractional, mask)
+    t = torch.rand(size) * 0.98 + 0.01
+    x = (1 - t)[:, None, None] * torch.randn_like(clean) + t[:, None, None] * clean
+    labels = torch.full((size,), 2), torch.zeros(size, dtype=torch.long)
+    previous = torch.zeros_like(x)
+    if rng.random() < 0.5:
+        with torch.no_grad():
+            previous = model(x, previous, t, *labels, mask)
+    error = (model(x, previous, t, *labels, mask) - clean) / (1 - t.clamp(max=0.9))[:, None, None]
+    return (error.square() * mask[..., None]).sum() / (mask.sum() * CHANNELS)
+
+
+def matrix_products(tokens: int, depth: int, width: int, passes: int, precision: str) -> float:
     """Seconds of the bare products of `depth` blocks on `tokens` tokens; passes: 1 forward, 3 forward and backward."""
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
-    pairs = [(torch.randn(tokens, k), torch.randn(k, n)) for k, n in shapes]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    pairs = [(torch.randn(tokens, k, dtype=dtype), torch.randn(n, k, dtype=dtype)) for k, n in shapes]
     for a, b in pairs:
-        a @ b
+        linear(a, b)
     start = time.perf_counter()
     for _ in range(3):
         for a, b in pairs:
-            a @ b
+            linear(a, b)
     return (time.perf_counter() - start) / 3 * depth * passes
 
 
@@ -165,6 +190,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="sampling steps")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="ours")
+    parser.add_argument("--peer-precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--activation", default="gelu_tanh", choices=list(ACTIVATIONS), help="ours")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -175,18 +203,19 @@ def main() -> None:
     for key, batches in (("bucketed", bucketed), ("as they come", mixed)):
         print(f"padding, {key}: {1 - valid / sum(batch.mask.numel() for batch in batches):.1%} of the tokens")
     (depth, width, heads), inner = CONFIGURATIONS[options.size]
-    ours = build_ours(options.size, options.compile)
+    ours = build_ours(options.size, options.compile, options.activation)
     encoder = StockEncoder(inner[1], inner[0], inner[2], CHANNELS).eval()
     stock = StockDenoiser(width, depth, heads, CHANNELS)
     fused = torch.optim.AdamW([p for p in ours.parameters() if p.requires_grad], 1e-4, weight_decay=0.0, fused=True)
     plain = torch.optim.AdamW(stock.parameters(), 1e-4, weight_decay=0.0)
     molecules = options.batch * options.batches
     seconds = compare(
-        "training", molecules, lambda: train_ours(ours, fused, bucketed),
-        lambda: train_stock(encoder, stock, plain, mixed), options.repeats,
+        "training", molecules, lambda: train_ours(ours, fused, bucketed, options.precision),
+        lambda: train_stock(encoder, stock, plain, mixed, options.peer_precision), options.repeats,
     )
-    products = matrix_products(valid, depth, width, 3) + matrix_products(valid, depth, width, 1) / 2
-    products += matrix_products(valid, inner[0], inner[1], 1)
+    # forward, backward, and a self-conditioning pass every other step
+    products = 3.5 * matrix_products(valid, depth, width, 1, options.precision)
+    products += matrix_products(valid, inner[0], inner[1], 1, options.precision)
     print(f"training  matrix products of valid tokens alone: {products / seconds:.0%} of our time")
 
     ours.eval()
@@ -195,13 +224,17 @@ def main() -> None:
     ours.sample_batch_size = options.batch
     requests = [Request(i, {"domain": "molecule", "num_atoms": int(n)}) for i, n in enumerate(counts)]
 
+    if options.precision == "bf16":
+        cast_denoiser(ours)
+
     @torch.no_grad()
     def sample_stock() -> None:
         for part in counts.split(options.batch):
-            stock_sample(stock, part, options.steps, CHANNELS)
+            with autocast(options.peer_precision):
+                stock_sample(stock, part, options.steps, CHANNELS)
 
     seconds = compare("sampling", molecules, lambda: ours.generate(requests), sample_stock, options.repeats)
-    products = 2 * options.steps * matrix_products(valid, depth, width, 1)
+    products = 2 * options.steps * matrix_products(valid, depth, width, 1, options.precision)
     print(f"sampling  matrix products of valid tokens alone: {products / seconds:.0%} of our time")
 
 

@@ -25,9 +25,16 @@ COMMANDS = {
     "validate": Command("polydit.platform.commands", "validate", "losses on the validation split"),
     "test": Command("polydit.platform.commands", "test", "losses and metrics on the test split"),
     "predict": Command("polydit.platform.commands", "predict", "sample, write files and a report"),
-    "check": Command("polydit.data.chemistry.check", "main", "count and check data files, naming bad records"),
     "export": Command("polydit.platform.commands", "export", "write a checkpoint as safetensors and JSON"),
 }
+
+
+def list_commands() -> dict[str, Command]:
+    """All commands by name: those of the core, then the registered ones."""
+    from .plugins import COMMANDS_GROUP, load_plugins
+
+    registered = {plugin.name: plugin.loaded for plugin in load_plugins(COMMANDS_GROUP) if plugin.error is None}
+    return {**COMMANDS, **{name: command for name, command in registered.items() if name not in COMMANDS}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,20 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"polydit {__version__}")
         return 0
-    if name not in COMMANDS:
+    command = COMMANDS.get(name) or list_commands().get(name)
+    if command is None:
         import difflib
 
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Commands are: {', '.join(COMMANDS)}."
+        known = list_commands()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Commands are: {', '.join(known)}."
         print(f"polydit: no command {name!r}. {hint}", file=sys.stderr)
         return 2
-    return _guard(name, words[1:])
+    return _guard(name, command, words[1:])
 
 
 def describe() -> str:
     """Help text of the command."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    commands = list_commands()
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in commands.items()]
     return "\n".join(
         [
             "usage: polydit COMMAND [OPTIONS]",
@@ -78,12 +88,12 @@ def describe() -> str:
     )
 
 
-def _guard(name: str, words: list[str]) -> int:
+def _guard(name: str, command: Command, words: list[str]) -> int:
     """Run a command; a user's mistake becomes one message and an exit code."""
     try:
         _load_plugins()
         with naming_extras():
-            return _resolve(name)(words)
+            return _resolve(command)(words)
     except UserError as error:
         return _report(name, str(error), error.exit_code, error)
     except KeyboardInterrupt as error:
@@ -94,19 +104,18 @@ def _guard(name: str, words: list[str]) -> int:
         return 1
 
 
-def _resolve(name: str) -> Callable[[list[str]], int]:
+def _resolve(command: Command) -> Callable[[list[str]], int]:
     # Classes named by class path may lie in the current folder; it comes last, so that it hides no installed package.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    command = COMMANDS[name]
     function: Callable[[list[str]], int] = getattr(import_module(command.module), command.function)
     return function
 
 
 def _load_plugins() -> None:
-    from .plugins import load_plugins
+    from .plugins import COMMANDS_GROUP, load_plugins
 
-    for plugin in load_plugins():
+    for plugin in (*load_plugins(), *load_plugins(COMMANDS_GROUP)):
         if plugin.error is not None:
             print(f"polydit: plug-in {plugin.name} ({plugin.module}) is not loaded. {plugin.error}", file=sys.stderr)
 

@@ -11,10 +11,13 @@ named by class name alone, and is offered where a name is misspelt or ``--help``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from typing import Any
 
 GROUP = "polydit.plugins"
+COMMANDS_GROUP = "polydit.commands"
+"""Commands that a package adds: name -> a `polydit.platform.cli.Command`, in a module that is light to import."""
 
 _IMPORT_FAILURES = (
     ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, LookupError, OSError, RuntimeError,
@@ -29,25 +32,30 @@ class Plugin:
         name: as registered.
         module: what was imported.
         error: why the import failed; None if it did not.
+        loaded: what it is registered for: the module, or the object in it.
     """
 
     name: str
     module: str
     error: str | None = None
+    loaded: Any = field(default=None, compare=False)
 
 
-def load_plugins() -> list[Plugin]:
-    """Import every registered module; one that fails is reported and hinders no other.
+def load_plugins(group: str = GROUP) -> list[Plugin]:
+    """Import everything registered in a group; what fails is reported and hinders nothing else.
+
+    Args:
+        group: of entry points.
 
     Returns:
         All of them in the order of their names, each with what went wrong.
     """
     plugins = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        error = None
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        error = loaded = None
         try:
-            entry.load()
+            loaded = entry.load()
         except _IMPORT_FAILURES as failure:
             error = f"{type(failure).__name__}: {failure}"
-        plugins.append(Plugin(entry.name, entry.value, error))
+        plugins.append(Plugin(entry.name, entry.value, error, loaded))
     return plugins

@@ -88,7 +88,7 @@ ENTRIES = [
         embedding=partial(Embed, position=None), case=partial(token_case, axes=3), compiler="eager",
     ),
     of_tokens(
-        "attention/geometric", 0, mixer=partial(GeometricAttention, heads=2),
+        "attention/geometric", 54_723, mixer=partial(GeometricAttention, heads=2),
         embedding=partial(Embed, points="latent", point_unit=1.5), compiler="eager",
     ),
     of_tokens(
@@ -161,7 +161,7 @@ ENTRIES = [
             AtomAutoencoder, WIDTH, 1, 2, 6, mixer=partial(GeometricAttention, heads=2),
             coordinates=CoordinateChannels(), pose=CanonicalPose(),
         ),
-        inputs=atom_case, run=run_autoencoder, parameters=0, unpad=unpad_atoms,
+        inputs=atom_case, run=run_autoencoder, parameters=40_676, unpad=unpad_atoms,
     ),
 ]
 

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from polydit.platform.cli import main
+from polydit.platform.cli import describe, list_commands, main
 from polydit.platform.plugins import Plugin, load_plugins
 from polydit.platform.samplers import Sampler
 
 PACKAGE = """
+from polydit.platform.cli import Command
 from polydit.platform.samplers import Euler
+
+WAVE = Command("outside_package", "wave", "say hello")
+
+def wave(words):
+    print("hello", *words)
+    return 0
 
 class OutsideSampler(Euler):
     '''Euler under another name.'''
@@ -29,7 +36,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     metadata = tmp_path / "outside-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[polydit.plugins]\nouter = outside_package\nbad = broken_package\n")
+    (metadata / "entry_points.txt").write_text(
+        "[polydit.plugins]\nouter = outside_package\nbad = broken_package\n"
+        "[polydit.commands]\nwave = outside_package:WAVE\nfit = outside_package:WAVE\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     sys.modules.pop("outside_package", None)
@@ -52,3 +62,14 @@ def test_command_goes_on_without_a_broken_plugin(
     lines = capsys.readouterr().err.splitlines()
     assert "plug-in bad (broken_package) is not loaded" in lines[0] and "no_such_library" in lines[0]
     assert "missing.ckpt" in lines[-1]
+
+
+def test_outside_command_runs_and_cannot_replace_one_of_the_core(
+    install: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["wave", "there"]) == 0
+    assert capsys.readouterr().out == "hello there\n"
+    assert main(["wav"]) == 2
+    assert "Did you mean 'wave'?" in capsys.readouterr().err
+    commands = list_commands()
+    assert "say hello" in describe() and commands["fit"].module == "polydit.platform.commands"

@@ -177,10 +177,10 @@ class AtomAutoencoder(Autoencoder):
         places = None if self.coordinates is None else self.coordinates.read(latent)
         h = self.decoder(h + self.index_embedding(h, None), context_of(mask, places))
         with torch.autocast(h.device.type, enabled=False):  # a thousandth of a nanometre is beyond reduced precision
-            h = h.float()
+            h = h.to(self.type_head.weight.dtype)
             positions = self.position_head(h)
             if places is not None:
-                positions = positions + places.float() * NANOMETRES
+                positions = positions + places.to(positions.dtype) * NANOMETRES
             pooled = (h * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
             return AtomPrediction(
                 self.type_head(h), positions, self.fractional_head(h), self.lattice_head(pooled), self.code, places
