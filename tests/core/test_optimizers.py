@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon
 
+from polydit.platform.checkpoints import build, load
 from polydit.platform.denoisers import TransformerStack
 from polydit.platform.mixers import Attention
 from polydit.platform.optimizers import MuonAdamW, group_parameters
 from polydit.platform.state import MaskSpec
-from tests.core.running import same
+from tests.core.running import polydit, recipe, same, write
 
 
 class Model(nn.Module):
@@ -117,3 +119,17 @@ def test_scheduler_sets_the_rate_of_each_part(model: Model) -> None:
     run(model, optimizer, range(1))
     assert torch.equal(model.stack.blocks[0].mixer.qkv.weight, before["stack.blocks.0.mixer.qkv.weight"])  # type: ignore[union-attr]
     assert not torch.equal(model.embed.weight, before["embed.weight"])
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("bf16-mixed", False)])
+def test_gradients_are_clipped_in_every_precision(precision: str, fused: bool) -> None:
+    config = recipe(averaging=False)
+    config["trainer"] |= {"gradient_clip_val": 1e-3, "precision": precision, "max_steps": 1}
+    config["model"]["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0, "fused": fused}}
+    config["model"].pop("lr_scheduler")
+    assert polydit("fit", "--config", write(Path("tiny.yaml"), config)) == 0
+    trained = load("runs/tiny").state_dict()
+    torch.manual_seed(0)
+    start = build(config["model"]).state_dict()
+    moved = [(trained[name] - start[name]).norm() for name in trained if "network" in name]
+    assert torch.stack(moved).norm() == pytest.approx(1e-3, rel=0.02)

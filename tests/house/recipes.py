@@ -16,8 +16,8 @@ TRAINER_OPTIONS = {
     "accelerator": "cpu", "devices": 1, "precision": "32-true",
     "enable_progress_bar": False, "enable_model_summary": False,
 }  # fmt: skip
-SMALLER = {"steps": FEW, "count": FEW, "normaliser_batches": FEW, "workers": 1}
-"""Options by name, wherever in a recipe: solver steps, samples asked for, batches for statistics, processes."""
+SMALLER = {"steps": FEW, "normaliser_batches": FEW, "workers": 1}
+"""Options by name, wherever in a recipe: solver steps, batches for statistics, processes."""
 BUILTIN_COUNT = 48
 
 
@@ -34,7 +34,10 @@ def shrink(recipe: dict[str, Any]) -> dict[str, Any]:
     if "trainer" in recipe:
         recipe["trainer"] |= TRAINER_OPTIONS
     if "data" in recipe:
-        recipe["data"].setdefault("init_args", {}).update(DATA_OPTIONS)
+        options = recipe["data"].setdefault("init_args", {})
+        options.update(DATA_OPTIONS)
+        for request in options.get("requests") or []:
+            request["count"] = min(request.get("count", 1), FEW)
     return recipe
 
 
