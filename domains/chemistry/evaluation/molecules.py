@@ -150,6 +150,7 @@ class MoleculeEvaluator(Evaluator):
             "molecule_stability": estimate_share(sum(r.stable_atoms == r.num_atoms for r in records), count),
             "validity": estimate_share(len(valid), count),
             "connectedness": estimate_share(sum(r.fragments == 1 for r in valid), len(valid)),
+            "valid_and_connected": estimate_share(sum(r.fragments == 1 for r in valid), count),
             "uniqueness": estimate_share(len(distinct), len(valid)),
             "valid_and_unique": estimate_share(len(distinct), count),
         }

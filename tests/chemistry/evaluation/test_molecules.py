@@ -123,6 +123,7 @@ def test_every_number_has_the_count_it_is_of():
         "molecule_stability": (0.8, 5),
         "validity": (0.8, 5),
         "connectedness": (0.75, 4),
+        "valid_and_connected": (0.6, 5),
         "uniqueness": (0.75, 4),
         "valid_and_unique": (0.6, 5),
         "novelty": (pytest.approx(2 / 3), 3),
