@@ -68,7 +68,8 @@ class Context:
     Args:
         masks: stream -> `MaskSpec`.
         positions: stream -> [B, N] or [B, N, A].
-        points: stream -> [B, N, 3] places of the tokens in space, where they have any.
+        points: stream -> [B, N, 3] places of the tokens in space, where they have any; under `estimate_of` the stream,
+            where they were last thought to belong, if that is known.
         condition: the encoded condition, for cross- and joint attention.
         time: the time embedding [B, D] or [B, N, D], kept apart from the condition for routers and gates.
         step: index of the sampling step, None in training.
@@ -147,6 +148,11 @@ class Context:
     def at_step(self, step: int) -> Context:
         """Fresh copy for sampling step `step`, sharing the policies and their state."""
         return replace(self, step=step, taps={}, losses={}, shared={})
+
+
+def estimate_of(stream: str) -> str:
+    """The name in `Context.points` of the estimated places of a stream's tokens."""
+    return f"{stream}/estimate"
 
 
 def _run_in_order(h: Streams, blocks: Sequence[BoundBlock]) -> Streams:

@@ -95,8 +95,8 @@ class DiT(Denoiser):
                 set for the parts only.
         """
         time = self.time(t)
-        positions, points = self.embedding.positions(x_t, ctx), self.embedding.points(x_t, ctx)
-        ctx = replace(ctx, condition=cond, time=time, positions=positions, points=points, shared={})
+        ctx = replace(ctx, condition=cond, time=time, shared={})
+        ctx.positions, ctx.points = self.embedding.positions(x_t, ctx), self.embedding.points(x_t, ctx)
         h = self.embedding(x_t, cond, ctx)
         modulations = self._modulate(cond.add_to(time).to(time.dtype))
         if self.in_context:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..context import Context
+from ..context import Context, estimate_of
 from ..errors import ConfigurationError
 from ..norms import LayerNorm
 from ..state import Condition, State, Streams
@@ -33,9 +33,12 @@ class TokenEmbedding(Embedding):
         points: the field whose first three channels are the token's place in space, for mixers that want to know; None:
             tokens have no place.
         point_unit: length of one unit of those channels, in what the mixers measure by.
+        estimate: the condition channel whose first three channels are where the token was last thought to belong, in
+            the unit of `points`; with ``"self_condition"``, mixers that ask for it measure between clean places beside
+            the noised ones. None: not given to the mixers.
 
     Raises:
-        ConfigurationError: if there is no field, or `points` names none of at least three channels.
+        ConfigurationError: if there is no field, or `points` or `estimate` names none of at least three channels.
     """
 
     def __init__(
@@ -47,14 +50,19 @@ class TokenEmbedding(Embedding):
         bias: bool = True,
         points: str | None = None,
         point_unit: float = 1.0,
+        estimate: str | None = None,
     ) -> None:
         super().__init__()
         if not fields:
             raise ConfigurationError("an embedding needs at least one field: name it with its number of channels")
         if points is not None and fields.get(points, 0) < 3:
             raise ConfigurationError(f"points {points!r} is no field of at least three channels among {dict(fields)}")
-        self.point_field, self.point_unit = points, point_unit
         self.fields, self.channels = dict(fields), dict(channels or {})
+        if estimate is not None and self.channels.get(estimate, 0) < 3:
+            raise ConfigurationError(
+                f"estimate {estimate!r} is no condition channel of at least three channels among {self.channels}"
+            )
+        self.point_field, self.point_unit, self.estimate = points, point_unit, estimate
         self.linear = nn.Linear(sum(self.fields.values()) + sum(self.channels.values()), width, bias=bias)
         self.position = position(width) if position else None
 
@@ -64,10 +72,16 @@ class TokenEmbedding(Embedding):
         return {"x": next(iter(self.fields))}
 
     def points(self, x_t: State, ctx: Context) -> dict[str, Tensor]:
-        """The first three channels of the field that says so, as long as the units they are measured in."""
+        """The first three channels of the field that says so, as long as the units they are measured in.
+
+        Beside them, where the condition has an estimate of them, that.
+        """
         if self.point_field is None:
             return super().points(x_t, ctx)
-        return {"x": x_t[self.point_field][..., :3] * self.point_unit}
+        places = {"x": x_t[self.point_field][..., :3] * self.point_unit}
+        if self.estimate is not None and self.estimate in ctx.condition.channels:
+            places[estimate_of("x")] = ctx.condition.channels[self.estimate][..., :3] * self.point_unit
+        return places
 
     def forward(self, x_t: State, cond: Condition, ctx: Context) -> Streams:
         """The stream ``x`` [B, N, D].

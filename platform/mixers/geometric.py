@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..context import Context
+from ..context import Context, estimate_of
 from ..errors import ConfigurationError
 from .attention import check_heads, split_heads
 from .base import TokenMixer
@@ -42,6 +42,9 @@ class GeometricAttention(TokenMixer):
         near, far: distances of the first and the last Gaussian, in the unit of the points.
         bias: whether the projections have biases.
         stream: whose mask and points hold here.
+        estimate: whether the geometry of the last estimate counts beside that of the noised points, with weights of its
+            own; where a pass has no estimate its part is left out (several devices then need a strategy that
+            allows parameters without gradients).
 
     Raises:
         ConfigurationError: if the heads do not divide the width.
@@ -57,6 +60,7 @@ class GeometricAttention(TokenMixer):
         far: float = 4.0,
         bias: bool = True,
         stream: str = "x",
+        estimate: bool = False,
     ) -> None:
         super().__init__()
         heads = check_heads(width, heads)
@@ -70,6 +74,8 @@ class GeometricAttention(TokenMixer):
         self.output = nn.Linear(width, width, bias=bias)
         self.logits = nn.Linear(radial, heads, bias=False)
         self.pairs = nn.Linear(heads * (radial + 3 * directed), width, bias=False)
+        self.estimate_logits = nn.Linear(radial, heads, bias=False) if estimate else None
+        self.estimate_pairs = nn.Linear(heads * (radial + 3 * directed), width, bias=False) if estimate else None
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Mixed tokens [B, N, D] of `x` [B, N, D].
@@ -77,27 +83,39 @@ class GeometricAttention(TokenMixer):
         Raises:
             ConfigurationError: if the context has no points for these tokens.
         """
-        features = self._features(x, ctx)
+        geometry = self._geometry(x, ctx)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        scores = scores + self.logits(features[..., : self.radial]).permute(0, 3, 1, 2)
+        for features, logits, _ in geometry:
+            scores = scores + logits(features[..., : self.radial]).permute(0, 3, 1, 2)
         visible = visible_keys(ctx.masks.get(self.stream), x.shape[1], x.shape[1], x.device)
         if visible is not None:
             scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1).to(v.dtype)
-        # [B, N, H, N] by [B, N, N, F]: for every token and head, the weighted features of its pairs.
-        summed = (weights.transpose(1, 2) @ features.to(v.dtype)) * self._gain(visible, x)
-        return self.output((weights @ v).transpose(1, 2).flatten(2)) + self.pairs(summed.flatten(2))
+        output = self.output((weights @ v).transpose(1, 2).flatten(2))
+        for features, _, pairs in geometry:
+            # [B, N, H, N] by [B, N, N, F]: for every token and head, the weighted features of its pairs.
+            summed = (weights.transpose(1, 2) @ features.to(v.dtype)) * self._gain(visible, x)
+            output = output + pairs(summed.flatten(2))
+        return output
 
-    def _features(self, x: Tensor, ctx: Context) -> Tensor:
-        points = ctx.points.get(self.stream)
+    def _geometry(self, x: Tensor, ctx: Context) -> list[tuple[Tensor, nn.Linear, nn.Linear]]:
+        """Pair features and the maps that turn them into logits and sum them: of the points, of their estimate."""
+        found = [(self._features(x, ctx, self.stream), self.logits, self.pairs)]
+        name = estimate_of(self.stream)
+        if self.estimate_logits is not None and self.estimate_pairs is not None and name in ctx.points:
+            found.append((self._features(x, ctx, name), self.estimate_logits, self.estimate_pairs))
+        return found
+
+    def _features(self, x: Tensor, ctx: Context, name: str) -> Tensor:
+        points = ctx.points.get(name)
         if points is None or points.shape[:2] != x.shape[:2]:
             found = "none" if points is None else f"{points.shape[1]} for {x.shape[1]} tokens"
             raise ConfigurationError(
                 f"geometric attention needs the points of its tokens and has {found}: "
                 "set the embedding's `points`, or use plain attention"
             )
-        key = ("pair features", self.stream, self.radial, self.directed, self.near, self.far)
+        key = ("pair features", name, self.radial, self.directed, self.near, self.far)
         return ctx.once(key, lambda: pair_features(points, self.radial, self.directed, self.near, self.far)).to(x.dtype)
 
     @staticmethod
@@ -108,10 +126,12 @@ class GeometricAttention(TokenMixer):
         return visible.sum(dim=-1).transpose(1, 2)[..., None].to(x.dtype) / NEIGHBOURS
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
-        """Operations per sample: 8 N D² + 4 N² D as in plain attention, and 2 N² H (R + F) + 2 N H F D."""
+        """Operations per sample: 8 N D² + 4 N² D as in plain attention, and 2 N² H (R + F) + 2 N H F D per geometry."""
         features = self.pairs.in_features
         plain = 8 * tokens * self.width**2 + 4 * tokens**2 * self.width
         geometric = 2 * tokens**2 * (self.radial * self.heads + features) + 2 * tokens * features * self.width
+        if self.estimate_pairs is not None:
+            geometric *= 2
         return plain + geometric
 
 

@@ -92,6 +92,10 @@ ENTRIES = [
         embedding=partial(Embed, points="latent", point_unit=1.5), compiler="eager",
     ),
     of_tokens(
+        "attention/geometric with estimate", 59_907, mixer=partial(GeometricAttention, heads=2, estimate=True),
+        embedding=partial(Embed, points="latent", point_unit=1.5, estimate="self_condition"), compiler="eager",
+    ),
+    of_tokens(
         "cross-attention", 58_179, cross_attention=partial(CrossAttention, heads=2, axes=("text",), qk_norm="head"),
         condition_tokens=CONDITION_TOKENS, compiler="eager",
     ),

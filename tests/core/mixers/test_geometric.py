@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polydit.platform.context import Context
+from polydit.platform.context import Context, estimate_of
 from polydit.platform.denoisers import TokenEmbedding, TransformerStack
 from polydit.platform.errors import ConfigurationError
 from polydit.platform.mixers import GeometricAttention, geometric
@@ -84,6 +84,38 @@ def test_gradients_reach_the_points_even_where_two_coincide() -> None:
     points.requires_grad_()
     GeometricAttention(8, heads=2)(torch.randn(1, 4, 8), context(points)).square().sum().backward()
     assert points.grad is not None and points.grad.isfinite().all() and points.grad.abs().max() > 0
+
+
+def test_estimated_places_count_beside_the_noised_ones() -> None:
+    """A pass without an estimate gives what a mixer without that part gives; one with an estimate adds its forces."""
+    torch.manual_seed(0)
+    plain, both = GeometricAttention(8, heads=2), GeometricAttention(8, heads=2, estimate=True)
+    both.load_state_dict(plain.state_dict(), strict=False)
+    x, ctx = torch.randn(1, 4, 8), context()
+    assert torch.equal(both(x, ctx), plain(x, ctx))
+    elsewhere = Context(points={"x": POINTS, estimate_of("x"): 0.8 * POINTS})
+    assert torch.equal(plain(x, elsewhere), plain(x, ctx))
+    assert (both(x, elsewhere) - plain(x, ctx)).abs().max() > 1e-2
+    assert both.estimate_pairs is not None and both.estimate_logits is not None
+    for part, source in ((both.estimate_pairs, both.pairs), (both.estimate_logits, both.logits)):
+        part.weight.data.copy_(source.weight)
+    both.pairs.weight.data.zero_()
+    both.logits.weight.data.zero_()
+    swapped = both(x, Context(points={"x": 0.8 * POINTS, estimate_of("x"): POINTS}))
+    torch.testing.assert_close(swapped, plain(x, ctx), msg="the estimate's part is the points' part with other weights")
+    assert both.cost(4) - plain.cost(4) == plain.cost(4) - 8 * 4 * 64 - 4 * 16 * 8
+
+
+def test_embedding_passes_the_estimate_on() -> None:
+    embedding = TokenEmbedding(
+        8, {"latent": 5}, {"self_condition": 5}, points="latent", point_unit=1.5, estimate="self_condition"
+    )
+    x_t, estimate = {"latent": torch.randn(2, 4, 5)}, torch.randn(2, 4, 5)
+    assert set(embedding.points(x_t, Context())) == {"x"}
+    known = Context(condition=Condition(channels={"self_condition": estimate}))
+    assert torch.equal(embedding.points(x_t, known)[estimate_of("x")], 1.5 * estimate[..., :3])
+    with pytest.raises(ConfigurationError, match="'last' is no condition channel"):
+        TokenEmbedding(8, {"latent": 5}, points="latent", estimate="last")
 
 
 def test_what_is_missing_is_named() -> None:
