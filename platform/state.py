@@ -35,12 +35,14 @@ class MaskSpec:
         groups: [B, N] long, the group of each token. Needs `table`.
         table: [G, G] bool, ``table[a, b]`` is True where queries of group a may see keys of group b.
         window: tokens see only keys at most this many positions away. None: no limit.
+        causal: tokens see no later ones.
     """
 
     keys: Tensor | None = None
     groups: Tensor | None = None
     table: Tensor | None = None
     window: int | None = None
+    causal: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Condition axes: one label each, embedded as a vector, with a learnt null for "not told".
+"""Condition axes: one label each, embedded as a vector, channels or tokens, with a learnt null for "not told".
 
-Shape legend: B batch, N tokens, D width, K features of a vector label.
+Shape legend: B batch, N tokens, M condition tokens, D width, K features of a vector label.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ class Axis(nn.Module, ABC):
         dropout: probability that training drops a known label, so that guidance has a null to compare with.
     """
 
-    per_token = False
-    """Whether the embedding [B, N, C] joins the tokens as channels rather than the modulation as a vector [B, D]."""
+    role: Literal["vector", "channels", "tokens"] = "vector"
+    """What the embedding becomes: a vector [B, D] for modulation, channels [B, N, C] beside the state, or condition
+    tokens [B, M, D] for attention."""
 
     def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -32,11 +34,11 @@ class Axis(nn.Module, ABC):
 
     @abstractmethod
     def is_known(self, labels: Tensor) -> Tensor:
-        """[B] or [B, N] bool, True where a label says something."""
+        """[B], [B, N] or [B, M] bool, or broadcastable to that, True where a label says something."""
 
     @abstractmethod
     def embed(self, labels: Tensor) -> Tensor:
-        """[B, D] or [B, N, D]; finite also where labels are unknown."""
+        """[B, D], [B, N, C] or [B, M, D]; finite also where labels are unknown."""
 
     @abstractmethod
     def unknown(self, batch_size: int, device: torch.device) -> Tensor:
@@ -48,6 +50,10 @@ class Axis(nn.Module, ABC):
         if keep is not None:
             known = known & keep.reshape(keep.shape + (1,) * (known.ndim - 1))
         return torch.where(known[..., None], self.embed(labels), self.null)
+
+    def real(self, labels: Tensor) -> Tensor | None:
+        """[B, M] bool, which of an axis's condition tokens are real; None: all. Asked of axes that give tokens."""
+        return None
 
     def prepare(self, mean: float, std: float) -> None:
         """Take the statistics of a scalar label; other axes have none."""
@@ -88,7 +94,7 @@ class TokenCategoricalAxis(CategoricalAxis):
         channels: number of channels, as the denoiser's embedding declares them.
     """
 
-    per_token = True
+    role = "channels"
 
     def __init__(self, width: int, num_classes: int, channels: int = 32, dropout: float = 0.1) -> None:
         super().__init__(channels, num_classes, dropout)

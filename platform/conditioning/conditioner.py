@@ -6,11 +6,12 @@ Shape legend: B batch, N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..state import Condition
+from ..state import Condition, Tokens
 from .axes import Axis
 
 
@@ -41,8 +42,7 @@ class Conditioner(nn.Module):
             device: where the labels are.
             generator: if given (training), known labels are dropped with their axis's probability.
         """
-        vectors: dict[str, Tensor] = {}
-        channels: dict[str, Tensor] = {}
+        condition = Condition()
         for name, axis in self._items():
             raw = labels.get(name)
             if raw is None:
@@ -50,17 +50,26 @@ class Conditioner(nn.Module):
             keep = None
             if generator is not None and axis.dropout > 0:
                 keep = torch.rand(batch_size, device=device, generator=generator) >= axis.dropout
-            (channels if axis.per_token else vectors)[name] = axis(raw, keep)
-        return Condition(vectors=vectors, channels=channels)
+            embedded = axis(raw, keep)
+            if axis.role == "tokens":
+                condition.tokens[name] = Tokens(embedded, axis.real(raw))
+            else:
+                (condition.channels if axis.role == "channels" else condition.vectors)[name] = embedded
+        return condition
 
     def null(self, condition: Condition, axes: Collection[str]) -> Condition:
         """Copy of `condition` in which these axes tell nothing."""
-        vectors, channels = dict(condition.vectors), dict(condition.channels)
+        result = Condition(dict(condition.vectors), dict(condition.tokens), dict(condition.channels))
         for name, axis in self._items():
-            if name in axes:
-                entries = channels if axis.per_token else vectors
+            if name not in axes:
+                continue
+            if axis.role == "tokens":
+                group = result.tokens[name]
+                result.tokens[name] = replace(group, features=axis.null.to(group.features).expand_as(group.features))
+            else:
+                entries = result.channels if axis.role == "channels" else result.vectors
                 entries[name] = axis.null.to(entries[name].dtype).expand_as(entries[name])
-        return Condition(vectors, condition.tokens, channels)
+        return result
 
     def prepare(self, statistics: Mapping[str, tuple[float, float]]) -> None:
         """Hand each scalar axis the mean and standard deviation of its label in the training split."""

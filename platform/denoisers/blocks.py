@@ -21,7 +21,7 @@ from ..state import Streams
 
 @dataclass(frozen=True, kw_only=True)
 class BlockParts:
-    """Builders of a block's parts, each given the width.
+    """Builders of the parts of one block, each given the width.
 
     Args:
         mixer: token mixer.

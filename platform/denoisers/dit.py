@@ -12,8 +12,6 @@ from typing import cast
 from torch import Tensor, nn
 
 from ..context import Context
-from ..feedforwards import MLP, FeedForward
-from ..mixers import Attention, TokenMixer
 from ..norms import LayerNorm
 from ..state import Condition, State, Time
 from .base import Denoiser, Embedding, Head
@@ -21,7 +19,7 @@ from .blocks import BlockParts, DenoiserBlock, DiTBlock
 from .in_context import drop, gather_tokens, lengthen, prepend, widen
 from .initialisation import initialise_weights
 from .modulation import AdaLNZero, Modulation, Vectors
-from .stack import blocks_cost, build_blocks, run_blocks
+from .stack import FeedForwards, Mixers, blocks_cost, build_blocks, choose_parts, run_blocks
 from .time import TimeEmbedding
 
 
@@ -38,9 +36,11 @@ class DiT(Denoiser):
         head: builds the head from the width.
         width: D.
         depth: number of blocks.
-        mixer: builds the token mixer from the width; None: `Attention`.
-        feedforward: builds the feed-forward from the width; None: `MLP`.
-        cross_attention: builds a mixer that reads the condition's tokens, in every block; None: they are not read so.
+        mixer: builds the token mixer from the width, or several builders that the blocks take in turn; None:
+            `Attention`.
+        feedforward: builds the feed-forward from the width, or several; None: `MLP`.
+        cross_attention: builds a mixer that reads the condition's tokens, in every block, or several, as to read one
+            group of tokens in even blocks and another in odd ones; None: they are not read so.
         modulation: builds the modulation from the width and the number of vectors that each layer asks for; unused
             where neither blocks nor head ask for any.
         norm: builds a norm from the width and whether it is affine.
@@ -56,9 +56,9 @@ class DiT(Denoiser):
         head: Callable[[int], Head],
         width: int = 384,
         depth: int = 12,
-        mixer: Callable[[int], TokenMixer] | None = None,
-        feedforward: Callable[[int], FeedForward] | None = None,
-        cross_attention: Callable[[int], TokenMixer] | None = None,
+        mixer: Mixers | None = None,
+        feedforward: FeedForwards | None = None,
+        cross_attention: Mixers | None = None,
         modulation: Callable[[int, Sequence[int]], Modulation] = AdaLNZero,
         norm: Callable[[int, bool], nn.Module] = LayerNorm,
         time: Callable[[int], TimeEmbedding] = TimeEmbedding,
@@ -67,13 +67,11 @@ class DiT(Denoiser):
     ) -> None:
         super().__init__()
         self.width, self.depth, self.in_context = width, depth, tuple(in_context)
-        # not `Attention` and `MLP` as defaults: a configuration that names another class would inherit their options
-        parts = BlockParts(
-            mixer=mixer or Attention, feedforward=feedforward or MLP, norm=norm, cross_attention=cross_attention
-        )
         self.embedding = embedding(width)
         self.time = time(width)
-        self.blocks = build_blocks(width, depth, parts, block, "blocks")
+        self.blocks = build_blocks(
+            width, choose_parts(depth, mixer, feedforward, norm, cross_attention), block, "blocks"
+        )
         self.head = head(width)
         self.chunks = [cast(DenoiserBlock, layer).chunks for layer in self.blocks] + [self.head.chunks]
         self.modulation = modulation(width, self.chunks) if any(self.chunks) else None

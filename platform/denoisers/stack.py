@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -22,16 +22,54 @@ from .initialisation import initialise_weights
 
 BlockFactory = Callable[[int, BlockParts, str], DenoiserBlock]
 
+Mixers = list[Callable[[int], TokenMixer]] | Callable[[int], TokenMixer]
+"""Builder of every block's mixer, or several builders that the blocks take in turn."""
 
-def build_blocks(width: int, depth: int, parts: BlockParts, block: BlockFactory, name: str) -> nn.ModuleList:
-    """`depth` blocks named ``{name}.0`` and on.
+FeedForwards = list[Callable[[int], FeedForward]] | Callable[[int], FeedForward]
+"""Builder of every block's feed-forward, or several builders that the blocks take in turn."""
+
+
+def choose_parts(
+    depth: int,
+    mixer: Mixers | None = None,
+    feedforward: FeedForwards | None = None,
+    norm: Callable[[int, bool], nn.Module] = LayerNorm,
+    cross_attention: Mixers | None = None,
+) -> list[BlockParts]:
+    """Builders for each of `depth` blocks; of several for one part, block i takes number i modulo how many they are.
 
     Raises:
-        ConfigurationError: if width or depth is not positive.
+        ConfigurationError: if a part has an empty list of builders.
     """
-    if width < 1 or depth < 1:
-        raise ConfigurationError(f"a stack of width {width} and depth {depth} is empty: both must be at least 1")
-    return nn.ModuleList([block(width, parts, f"{name}.{index}") for index in range(depth)])
+
+    def take(name: str, builders: Any, index: int) -> Any:
+        if not isinstance(builders, Sequence):
+            return builders
+        if not builders:
+            raise ConfigurationError(f"`{name}` is an empty list: give it at least one builder, or leave it out")
+        return builders[index % len(builders)]
+
+    # not `Attention` and `MLP` as defaults: a configuration that names another class would inherit their options
+    return [
+        BlockParts(
+            mixer=take("mixer", mixer, index) or Attention,
+            feedforward=take("feedforward", feedforward, index) or MLP,
+            norm=norm,
+            cross_attention=take("cross_attention", cross_attention, index),
+        )
+        for index in range(depth)
+    ]
+
+
+def build_blocks(width: int, parts: Sequence[BlockParts], block: BlockFactory, name: str) -> nn.ModuleList:
+    """One block for each entry of `parts`, named ``{name}.0`` and on.
+
+    Raises:
+        ConfigurationError: if the width is not positive or there is no entry.
+    """
+    if width < 1 or not parts:
+        raise ConfigurationError(f"a stack of width {width} and depth {len(parts)} is empty: both must be at least 1")
+    return nn.ModuleList([block(width, entry, f"{name}.{index}") for index, entry in enumerate(parts)])
 
 
 def run_blocks(
@@ -55,8 +93,9 @@ class TransformerStack(nn.Module):
     Args:
         width: D.
         depth: number of blocks.
-        mixer: builds the token mixer from the width; None: `Attention`.
-        feedforward: builds the feed-forward from the width; None: `MLP`.
+        mixer: builds the token mixer from the width, or several builders that the blocks take in turn; None:
+            `Attention`.
+        feedforward: builds the feed-forward from the width, or several; None: `MLP`.
         norm: builds a norm from the width and whether it is affine.
         name: prefix of the blocks' names in ``ctx.call`` and taps; tells two stacks of one model apart.
     """
@@ -65,15 +104,14 @@ class TransformerStack(nn.Module):
         self,
         width: int = 512,
         depth: int = 8,
-        mixer: Callable[[int], TokenMixer] | None = None,
-        feedforward: Callable[[int], FeedForward] | None = None,
+        mixer: Mixers | None = None,
+        feedforward: FeedForwards | None = None,
         norm: Callable[[int, bool], nn.Module] = LayerNorm,
         name: str = "blocks",
     ) -> None:
         super().__init__()
         self.width = width
-        parts = BlockParts(mixer=mixer or Attention, feedforward=feedforward or MLP, norm=norm)
-        self.blocks = build_blocks(width, depth, parts, TransformerBlock, name)
+        self.blocks = build_blocks(width, choose_parts(depth, mixer, feedforward, norm), TransformerBlock, name)
         self.norm = norm(width, True)
         initialise_weights(self)
 

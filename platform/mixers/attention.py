@@ -6,6 +6,7 @@ Shape legend: B batch, N tokens, M condition tokens, D width, H heads, E = D / H
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ class Attention(TokenMixer):
         qk_norm: RMSNorm of queries and keys, which keeps attention logits bounded in long or half-precision training.
         rotary: builds the rotary embedding from the head's width; None: no positions in attention.
         stream: which stream's mask and positions hold here.
+        causal: tokens see no later ones, in-context tokens first.
 
     Raises:
         ConfigurationError: if the heads do not divide the width.
@@ -46,10 +48,11 @@ class Attention(TokenMixer):
         qk_norm: QueryKeyNorm = "none",
         rotary: Callable[[int], RotaryPosition] | None = None,
         stream: str = "x",
+        causal: bool = False,
     ) -> None:
         super().__init__()
         heads = check_heads(width, heads)
-        self.width, self.heads, self.stream = width, heads, stream
+        self.width, self.heads, self.stream, self.causal = width, heads, stream, causal
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
         self.norm = HeadNorm(width, heads, qk_norm)
@@ -62,7 +65,10 @@ class Attention(TokenMixer):
         if self.rotary is not None:
             positions = ctx.positions.get(self.stream)
             q, k = self.rotary(q, positions), self.rotary(k, positions)
-        mixed = ctx.attend(q, k, split_heads(v, self.heads), ctx.masks.get(self.stream))
+        mask = ctx.masks.get(self.stream)
+        if self.causal:
+            mask = replace(mask or MaskSpec(), causal=True)
+        mixed = ctx.attend(q, k, split_heads(v, self.heads), mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:

@@ -26,16 +26,16 @@ def visible_keys(mask: MaskSpec | None, queries: int, keys: int, device: torch.d
         device: where the mask is wanted.
 
     Raises:
-        ValueError: if groups come without a table or the other way round, or if groups or a window are asked of
-            attention between different sequences, where they have no meaning.
+        ValueError: if groups come without a table or the other way round, or if groups, a window or causality are asked
+            of attention between different sequences, where they have no meaning.
     """
     if mask is None:
         return None
     if (mask.groups is None) != (mask.table is None):
         raise ValueError("a mask has groups without a table or a table without groups: give both or neither")
-    if queries != keys and (mask.groups is not None or mask.window is not None):
+    if queries != keys and (mask.groups is not None or mask.window is not None or mask.causal):
         raise ValueError(
-            f"groups and windows need queries and keys of one sequence, not {queries} and {keys} tokens: "
+            f"groups, windows and causality need queries and keys of one sequence, not {queries} and {keys} tokens: "
             "give cross-attention a key mask only"
         )
     visible: Tensor | None = None
@@ -48,6 +48,9 @@ def visible_keys(mask: MaskSpec | None, queries: int, keys: int, device: torch.d
         index = torch.arange(keys, device=device)
         near = (index[:, None] - index[None, :]).abs() <= mask.window
         visible = near[None, None] if visible is None else visible & near
+    if mask.causal:
+        earlier = torch.ones(keys, keys, dtype=torch.bool, device=device).tril()
+        visible = earlier[None, None] if visible is None else visible & earlier
     if visible is None:
         return None
     return visible | ~visible.any(-1, keepdim=True)

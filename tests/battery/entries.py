@@ -80,6 +80,7 @@ ENTRIES = [
     # mixers
     of_tokens("attention/norm of heads", 49_603, mixer=partial(Attend, qk_norm="head")),
     of_tokens("attention/norm of width", 49_667, mixer=partial(Attend, qk_norm="width")),
+    of_tokens("attention/causal", 49_539, mixer=partial(Attend, causal=True)),
     of_tokens("attention/no bias", 49_283, mixer=partial(Attend, bias=False)),
     of_tokens("attention/rotary", 49_539, mixer=partial(Attend, rotary=RotaryPosition)),
     of_tokens(

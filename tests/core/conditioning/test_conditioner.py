@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polydit.platform.conditioning import CategoricalAxis, Conditioner, ScalarAxis, TokenCategoricalAxis, VectorAxis
+from polydit.platform.conditioning import (
+    Axis,
+    CategoricalAxis,
+    Conditioner,
+    ScalarAxis,
+    TokenCategoricalAxis,
+    VectorAxis,
+)
 from polydit.platform.context import StackPolicy
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance, Guided, NoGuidance
 from polydit.platform.state import Condition, State
@@ -75,6 +82,45 @@ def test_dropping_never_and_always(dropout: float) -> None:
     expected = told if dropout == 0.0 else conditioner.null(told, list(told.vectors))
     for axis in told.vectors:
         assert torch.equal(dropped.vectors[axis], expected.vectors[axis])
+
+
+class History(Axis):
+    """Vectors [B, M, 3] as condition tokens; NaN rows are unknown, and padded where a whole step is missing."""
+
+    role = "tokens"
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__(width, dropout)
+        self.linear = torch.nn.Linear(3, width)
+
+    def is_known(self, labels: Tensor) -> Tensor:
+        return labels.isfinite().all(dim=-1)
+
+    def embed(self, labels: Tensor) -> Tensor:
+        return self.linear(labels.nan_to_num())
+
+    def real(self, labels: Tensor) -> Tensor:
+        return labels[..., 0] != math.inf
+
+    def unknown(self, batch_size: int, device: torch.device) -> Tensor:
+        return torch.full((batch_size, 2, 3), math.nan, device=device)
+
+
+def test_axes_may_give_tokens() -> None:
+    conditioner = Conditioner(WIDTH, {"history": History, "colour": lambda width: CategoricalAxis(width, 3)})
+    labels = torch.randn(BATCH, 2, 3)
+    labels[1, 0], labels[2, 1] = math.nan, math.inf
+    condition = conditioner.encode({"history": labels}, BATCH, CPU)
+    group, null = condition.tokens["history"], conditioner.axes["history"].null
+    assert group.features.shape == (BATCH, 2, WIDTH) and set(condition.vectors) == {"colour"}
+    assert torch.equal(group.features[1, 0], null) and not torch.equal(group.features[1, 1], null)
+    assert group.mask is not None and group.mask.logical_not().nonzero().tolist() == [[2, 1]]
+    nothing = conditioner.null(condition, ["history"]).tokens["history"]
+    assert torch.equal(nothing.features, null.expand(BATCH, 2, WIDTH)) and nothing.mask is group.mask
+    assert torch.equal(conditioner.encode({}, BATCH, CPU).tokens["history"].features, nothing.features)
+    always = Conditioner(WIDTH, {"history": lambda width: History(width, 1.0)})
+    dropped = always.encode({"history": labels}, BATCH, CPU, torch.Generator().manual_seed(0)).tokens["history"]
+    assert torch.equal(dropped.features, always.axes["history"].null.expand(BATCH, 2, WIDTH))
 
 
 def test_dropping_hits_its_probability() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,18 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from polydit.platform.denoisers import AdaLNSingle, AdaLNZero, Denoiser, DiT, LayerNorm, RMSNorm, TransformerBlock
+from polydit.platform.denoisers import (
+    AdaLNSingle,
+    AdaLNZero,
+    Denoiser,
+    DiT,
+    LayerNorm,
+    RMSNorm,
+    TokenEmbedding,
+    TokenHead,
+    TransformerBlock,
+)
+from polydit.platform.errors import ConfigurationError
 from polydit.platform.feedforwards import MLP, SwiGLU
 from polydit.platform.mixers import Attention, RotaryPosition
 
@@ -42,6 +54,19 @@ def test_defaults_are_the_published_parts() -> None:
     assert isinstance(model.blocks[0].mixer, Attention) and isinstance(model.blocks[0].feedforward, MLP)
     assert isinstance(model.modulation, AdaLNZero) and isinstance(model.head.norm, LayerNorm)
     assert model.width == 64 and len(model.blocks) == 2
+
+
+def test_blocks_take_several_builders_in_turn() -> None:
+    reads = [
+        {"class_path": "polydit.platform.mixers.CrossAttention", "init_args": {"axes": [name]}}
+        for name in ("text", "image")
+    ]
+    dense = "polydit.platform.feedforwards.MLP", "polydit.platform.feedforwards.SwiGLU"
+    _, model = parse(depth=3, cross_attention=reads, feedforward=[{"class_path": path} for path in dense])
+    assert [block.cross_attention.axes for block in model.blocks] == [("text",), ("image",), ("text",)]
+    assert [type(block.feedforward) for block in model.blocks] == [MLP, SwiGLU, MLP]
+    with pytest.raises(ConfigurationError, match="`cross_attention` is an empty list"):
+        DiT(partial(TokenEmbedding, fields={"a": 1}), partial(TokenHead, fields={"a": 1}), 64, 2, cross_attention=[])
 
 
 def test_every_part_by_class_path() -> None:

@@ -30,6 +30,17 @@ def test_a_window_reaches_that_many_positions() -> None:
     assert visible[0, 0].int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
 
 
+def test_causal_tokens_see_no_later_ones() -> None:
+    visible = visible_keys(MaskSpec(causal=True, keys=torch.tensor([[True, False, True]])), 3, 3, CPU)
+    assert visible is not None and visible[0, 0].int().tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    attention, x = Attention(16, heads=2, causal=True), torch.randn(2, 6, 16)
+    whole, part = attention(x, Context()), attention(x[:, :4], Context())
+    torch.testing.assert_close(whole[:, :4], part, rtol=0, atol=1e-6)
+    assert not torch.allclose(Attention(16, heads=2)(x, Context())[:, :4], part, atol=1e-3)
+    with pytest.raises(ValueError, match="causality"):
+        visible_keys(MaskSpec(causal=True), 3, 4, CPU)
+
+
 def test_parts_combine_and_a_query_without_keys_sees_all() -> None:
     spec = MaskSpec(keys=torch.tensor([[True, False, False, False]]), window=1)
     visible = visible_keys(spec, 4, 4, CPU)
