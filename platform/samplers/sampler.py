@@ -169,15 +169,19 @@ class Sampler(ABC):
         masks: Mapping[str, Tensor] | None = None,
         callback: Callable[[int, State], None] | None = None,
         close: bool = True,
+        start: int = 0,
     ) -> State:
-        """Data from x, which stands at the first level of the grid; arguments as in `sample`.
+        """Data from x, which stands at level `start` of the grid; other arguments as in `sample`.
 
         Args:
             close: False stops at the last level of the grid, without the closing estimate.
+            start: how many of the grid's first levels are left out, when x is less noisy than these.
         """
+        if not 0 <= start < self.steps:
+            raise ValueError(f"start {start} must be one of the {self.steps} levels, 0 to {self.steps - 1}")
         if self.is_stochastic and draw is None:
             raise ValueError(f"{type(self).__name__} adds noise at every step: pass draw, or take Euler")
-        grid = self.times(processes)
+        grid = self.times(processes)[start:]
         return self._run(denoise, x, self.init(grid, processes, x, draw), masks, callback, close)
 
     def invert(
@@ -214,10 +218,11 @@ class Sampler(ABC):
         callback: Callable[[int, State], None] | None,
         close: bool,
     ) -> State:
-        for i in range(self.steps):
+        last = len(S.times) - 1
+        for i in range(last + 1):
             if callback is not None:
                 callback(i, x)
-            if i < self.steps - 1:
+            if i < last:
                 x, S = self.step(denoise, x, i, S)
             elif close:
                 x = denoise(x, S.times[i])

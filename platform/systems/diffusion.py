@@ -135,6 +135,25 @@ class DiffusionSystem(System):
     def _generate_batch(self, requests: Sequence[Request]) -> list[Any]:
         device = next(self.denoiser.parameters()).device
         layout = self.codec.layout(requests).to(device)
+        # Once per sample, and what it rounds stays in the product: never in the reduced precision of the many steps.
+        state = self.sample_state(layout)
+        with torch.autocast(device.type, enabled=False):
+            return self.codec.decode(state, layout)
+
+    @torch.no_grad()
+    def sample_state(self, layout: Layout, guess: State | None = None, start: int = 0) -> State:
+        """A clean state for `layout`, on whose device the model is.
+
+        Args:
+            layout: of the wanted samples, with a seed for each.
+            guess: clean state that the samples are probably near, such as the last answer to much the same question;
+                sampling then begins from it, noised to the level of the sampler's step `start`. None: from pure noise.
+            start: how many of the sampler's first steps a guess saves.
+
+        Raises:
+            ValueError: if `start` is not 0 without a guess, or not a step of the sampler.
+        """
+        device = next(self.denoiser.parameters()).device
         condition = self._condition(layout, device, None)
         source = NoiseSource(layout.seeds)
 
@@ -148,10 +167,15 @@ class DiffusionSystem(System):
 
         denoise = SamplingDenoiser(self, layout, condition, draw)
         processes = {field: self.process_of(field) for field in layout.shapes}
-        state = self.sampler.sample(denoise, draw(), processes, draw, layout.masks)
-        # Once per sample, and what it rounds stays in the product: never in the reduced precision of the many steps.
-        with torch.autocast(device.type, enabled=False):
-            return self.codec.decode(state, layout)
+        if guess is None:
+            if start:
+                raise ValueError(f"start {start} skips steps for which there is no guess: give one, or start from 0")
+            return self.sampler.sample(denoise, draw(), processes, draw, layout.masks)
+        denoise.step = start
+        time = self.sampler.times(processes)[start].to(device, torch.float32).expand(layout.batch_size)
+        noise = draw()
+        x = {field: processes[field].corrupt(value, noise[field], time) for field, value in guess.items()}
+        return self.sampler.walk(denoise, x, processes, draw, layout.masks, start=start)
 
     def _predict(self, x_t: State, t: Tensor, condition: Condition, context: Context) -> State:
         scaled = {field: x * expand_time(self.process_of(field).input_scale(t), x) for field, x in x_t.items()}

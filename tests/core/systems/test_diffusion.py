@@ -127,6 +127,28 @@ def test_samples_land_on_the_asked_class_in_both_fields(trained: DiffusionSystem
         assert float((points[:, 0] + points[:, 2]).abs().mean()) < 0.3
 
 
+def test_a_guess_saves_steps_and_keeps_what_its_noise_leaves(trained: DiffusionSystem) -> None:
+    """Unasked for a class, samples keep that of the guess while its noise is low, and skipped steps are not run."""
+    trained.sampler = Euler(20)
+    layout = trained.codec.layout(expand_requests([{"points": 4, "count": 32}]))
+    guess = {"a": CENTRES[1].expand(32, 4, 2), "b": -CENTRES[1, :1].expand(32, 4, 1)}
+
+    def share(state: State) -> float:
+        return float((state["a"][..., 0].mean(dim=1) < 0).float().mean())
+
+    calls = []
+    run = trained.denoiser.register_forward_pre_hook(lambda *words: calls.append(1))
+    near = trained.sample_state(layout, guess, start=16)["a"]
+    assert len(calls) == 4
+    run.remove()
+    assert share({"a": near}) == 1.0 and share(trained.sample_state(layout)) < 0.9
+    assert torch.equal(near, trained.sample_state(layout, guess, start=16)["a"])
+    with pytest.raises(ValueError, match="start 20 must be one of the 20 levels"):
+        trained.sample_state(layout, guess, start=20)
+    with pytest.raises(ValueError, match="start 3 skips steps for which there is no guess"):
+        trained.sample_state(layout, start=3)
+
+
 def test_guidance_runs_its_branches_as_one_batch_and_weight_zero_forgets_the_label(trained: DiffusionSystem) -> None:
     trained.sampler = Euler(10)
     sizes = []
