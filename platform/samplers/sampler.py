@@ -102,12 +102,14 @@ class Sampler(ABC):
     def step(self, denoise: Denoise, x: State, i: int, S: SamplerState) -> tuple[State, SamplerState]:
         """X at time i + 1 from x at time i."""
 
-    def times(self, processes: Mapping[str, Process]) -> Tensor:
-        """Times [N] of the grid in float64 on the CPU, checked.
+    def times(self, processes: Mapping[str, Process], start: int = 0) -> Tensor:
+        """Times [N - start] of the grid from number `start` on, in float64 on the CPU, checked.
 
         Raises:
-            ValueError: if they do not fall, leave [0, 1], or begin where an eps prediction says nothing of the data.
+            ValueError: if there is no number `start`, or if they do not fall, leave [0, 1], or begin where an eps prediction says nothing of the data.
         """
+        if not 0 <= start < self.steps:
+            raise ValueError(f"start {start} must be one of the {self.steps} levels, 0 to {self.steps - 1}")
         times = self.grid.times(self.steps, {name: process.schedule for name, process in sorted(processes.items())})
         if times.min() < 0 or times.max() > 1 or (times.diff() >= 0).any():
             raise ValueError(
@@ -120,7 +122,7 @@ class Sampler(ABC):
                     f"field {name!r} predicts eps, which at t={float(times[0])} says nothing of the data (alpha is 0): "
                     "set the grid's t_max to 0.999 or predict v"
                 )
-        return times
+        return times[start:]
 
     def init(self, grid: Tensor, processes: Mapping[str, Process], x: State, draw: DrawNoise | None) -> SamplerState:
         """Coefficients for these times [N], on the device of `x`."""
@@ -177,11 +179,9 @@ class Sampler(ABC):
             close: False stops at the last level of the grid, without the closing estimate.
             start: how many of the grid's first levels are left out, when x is less noisy than these.
         """
-        if not 0 <= start < self.steps:
-            raise ValueError(f"start {start} must be one of the {self.steps} levels, 0 to {self.steps - 1}")
         if self.is_stochastic and draw is None:
             raise ValueError(f"{type(self).__name__} adds noise at every step: pass draw, or take Euler")
-        grid = self.times(processes)[start:]
+        grid = self.times(processes, start)
         return self._run(denoise, x, self.init(grid, processes, x, draw), masks, callback, close)
 
     def invert(

@@ -172,7 +172,7 @@ class DiffusionSystem(System):
                 raise ValueError(f"start {start} skips steps for which there is no guess: give one, or start from 0")
             return self.sampler.sample(denoise, draw(), processes, draw, layout.masks)
         denoise.step = start
-        time = self.sampler.times(processes)[start].to(device, torch.float32).expand(layout.batch_size)
+        time = self.sampler.times(processes, start)[0].to(device, torch.float32).expand(layout.batch_size)
         noise = draw()
         x = {field: processes[field].corrupt(value, noise[field], time) for field, value in guess.items()}
         return self.sampler.walk(denoise, x, processes, draw, layout.masks, start=start)
