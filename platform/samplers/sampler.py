@@ -106,7 +106,8 @@ class Sampler(ABC):
         """Times [N - start] of the grid from number `start` on, in float64 on the CPU, checked.
 
         Raises:
-            ValueError: if there is no number `start`, or if they do not fall, leave [0, 1], or begin where an eps prediction says nothing of the data.
+            ValueError: if there is no number `start`, or if they do not fall, leave [0, 1], or begin where an eps
+                prediction says nothing of the data.
         """
         if not 0 <= start < self.steps:
             raise ValueError(f"start {start} must be one of the {self.steps} levels, 0 to {self.steps - 1}")
