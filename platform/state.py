@@ -56,6 +56,8 @@ class Layout:
         labels: axis -> raw condition as tensors with leading B, what a `Conditioner` encodes.
         seeds: one seed per sample; noise of a sample depends on its own seed alone, not on its batch.
         extras: what a codec needs to decode (kept values, units); opaque to the core.
+        loss_masks: field -> [B, N, ...] bool or broadcastable to the field, True where an entry counts in the denoising
+            loss; it takes the place of the field's mask there. A field without one counts at its real tokens.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -64,6 +66,7 @@ class Layout:
     labels: dict[str, Tensor] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     extras: dict[str, Any] = field(default_factory=dict)
+    loss_masks: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -91,7 +94,10 @@ class Layout:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-        return replace(self, masks=move(self.masks), positions=move(self.positions), labels=move(self.labels))
+        return replace(
+            self, masks=move(self.masks), positions=move(self.positions), labels=move(self.labels),
+            loss_masks=move(self.loss_masks),
+        )
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def expand_time(t: Tensor, like: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `values` [B, N, ...] over real tokens and all trailing axes; `mask` is [B, N] bool or None."""
+    """Mean of `values` [B, N, ...] where `mask` says, a bool of its leading axes, or broadcastable to all of them."""
     if mask is None:
         return values.mean()
     weight = expand_time(mask, values).to(values.dtype)

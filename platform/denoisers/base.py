@@ -63,11 +63,18 @@ class Embedding(nn.Module):
     @property
     @abstractmethod
     def streams(self) -> dict[str, str]:
-        """Stream -> the field whose mask and positions are its own."""
+        """Stream -> the field whose mask and positions are its own.
+
+        An embedding that puts several fields into one stream names each field's part here, and joins them in `masks`.
+        """
 
     @abstractmethod
     def cost(self, tokens: int) -> int:
         """Floating-point operations per sample, two per multiply-add, products only."""
+
+    def masks(self, x_t: State, ctx: Context) -> dict[str, MaskSpec]:
+        """Masks by stream; those of the context unless a stream has other tokens than the field it is made of."""
+        return ctx.masks
 
     def positions(self, x_t: State, ctx: Context) -> dict[str, Tensor]:
         """Positions by stream; those of the context unless the fields themselves have a grid."""

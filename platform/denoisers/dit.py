@@ -94,6 +94,7 @@ class DiT(Denoiser):
         """
         time = self.time(t)
         ctx = replace(ctx, condition=cond, time=time, shared={})
+        ctx.masks = self.embedding.masks(x_t, ctx)
         ctx.positions, ctx.points = self.embedding.positions(x_t, ctx), self.embedding.points(x_t, ctx)
         h = self.embedding(x_t, cond, ctx)
         modulations = self._modulate(cond.add_to(time).to(time.dtype))

@@ -1,5 +1,6 @@
 """Losses beside the denoising loss: alignment, balance, geometry."""
 
 from .objective import Objective, SideLoss
+from .weights import LossWeight
 
-__all__ = ["Objective", "SideLoss"]
+__all__ = ["LossWeight", "Objective", "SideLoss"]

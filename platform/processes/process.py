@@ -120,6 +120,6 @@ class Process:
         return expand_time(of_output, x_t) * prediction + expand_time(of_input, x_t) * x_t
 
     def loss(self, prediction: Tensor, x0: Tensor, noise: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weighted mean squared error over real tokens, a scalar; `mask` is [B, N] bool."""
+        """Weighted mean squared error, a scalar; `mask`, [B, N] bool or with more axes, says over what."""
         error = prediction.to(x0.dtype) - self.target(x0, noise, t)
         return masked_mean(expand_time(self.weight(t), error) * error.square(), mask)

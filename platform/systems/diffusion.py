@@ -16,7 +16,7 @@ from ..conditioning import Conditioner
 from ..context import Context, StackPolicy
 from ..denoisers import Denoiser
 from ..noise import NoiseSource
-from ..objectives import Objective
+from ..objectives import LossWeight, Objective
 from ..processes import Process
 from ..requests import Request, Sample
 from ..samplers import Sampler
@@ -40,6 +40,7 @@ class DiffusionSystem(System):
         self_conditioning: probability that a training batch sees its own first estimate as the channel
             ``"self_condition"`` (Chen et al. 2022); above 0, sampling feeds back its last estimate.
         sample_batch_size: most samples denoised at once.
+        loss_weights: field -> weight of its denoising loss in the total; a field without one has 1.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DiffusionSystem(System):
         objectives: dict[str, Objective] | None = None,
         self_conditioning: float = 0.0,
         sample_batch_size: int = 256,
+        loss_weights: dict[str, LossWeight] | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= self_conditioning <= 1.0:
@@ -68,6 +70,7 @@ class DiffusionSystem(System):
         self.objectives = nn.ModuleDict(dict(sorted((objectives or {}).items())))
         self.self_conditioning = self_conditioning
         self.sample_batch_size = sample_batch_size
+        self.loss_weights = nn.ModuleDict(dict(sorted((loss_weights or {}).items())))
 
     def process_of(self, field: str) -> Process:
         """The noising law of a field."""
@@ -100,10 +103,12 @@ class DiffusionSystem(System):
         prediction = self._predict(x_t, t, condition, context)
 
         losses = {
-            field: self.process_of(field).loss(prediction[field], x, noise[field], t, layout.masks.get(field))
+            field: self.process_of(field).loss(
+                prediction[field], x, noise[field], t, layout.loss_masks.get(field, layout.masks.get(field))
+            )
             for field, x in x0.items()
         }
-        total = torch.stack(list(losses.values())).sum()
+        total = torch.stack([self._weigh(field, loss) for field, loss in losses.items()]).sum()
         for name, objective in self._objectives().items():
             losses[name] = objective.loss(prediction, x_t, x0, t, layout, context)
             total = total + objective.weight * losses[name]
@@ -206,6 +211,9 @@ class DiffusionSystem(System):
         context = self.denoiser.context(layout)
         context.condition = condition
         return context
+
+    def _weigh(self, field: str, loss: Tensor) -> Tensor:
+        return self.loss_weights[field](loss) if field in self.loss_weights else loss
 
     def _objectives(self) -> dict[str, Objective]:
         return {name: module for name, module in self.objectives.items() if isinstance(module, Objective)}
