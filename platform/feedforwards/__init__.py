@@ -2,5 +2,18 @@
 
 from .base import FeedForward
 from .dense import MLP, SwiGLU
+from .mixture import MixtureOfExperts, count_active_parameters
+from .routers import NoiseRouter, Router, Routing, TokenNoiseRouter, TokenRouter
 
-__all__ = ["MLP", "FeedForward", "SwiGLU"]
+__all__ = [
+    "MLP",
+    "FeedForward",
+    "MixtureOfExperts",
+    "NoiseRouter",
+    "Router",
+    "Routing",
+    "SwiGLU",
+    "TokenNoiseRouter",
+    "TokenRouter",
+    "count_active_parameters",
+]
