@@ -6,9 +6,8 @@ Shape legend: B batch, N tokens, D width, F hidden width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +67,8 @@ class MLP(FeedForward):
     ) -> FeedForward:
         """One whose hidden layer is theirs side by side, the weights folded into its second linear map."""
         chosen = cast(Sequence[MLP], parts)
-        fused = deepcopy(chosen[0]).eval()
+        fused = bare(cls)
+        fused.activation, fused.dropout = chosen[0].activation, 0.0
         stacked = stack_rows([part.expand for part in chosen])
         fused.expand = stacked if twin is None else cast(MLP, twin).expand
         fused.contract = weigh_columns([part.contract for part in chosen], weights)
@@ -110,7 +110,8 @@ class SwiGLU(FeedForward):
     ) -> FeedForward:
         """One whose gates and values are theirs side by side, the weights folded into its last linear map."""
         chosen = cast(Sequence[SwiGLU], parts)
-        fused = deepcopy(chosen[0]).eval()
+        fused = bare(cls)
+        fused.dropout = 0.0
         if twin is None:
             fused.gate_value = stack_rows([part.gate_value for part in chosen], sections=2)
         else:
@@ -122,6 +123,16 @@ class SwiGLU(FeedForward):
 def drop(h: Tensor, module: MLP | SwiGLU) -> Tensor:
     """`h` with the module's dropout; without any, `h` itself."""
     return functional.dropout(h, module.dropout, module.training) if module.dropout else h
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def bare(kind: type[Module]) -> Module:
+    """A module of this class without anything in it, in evaluation."""
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    return module.eval()
 
 
 def stack_rows(linears: Sequence[nn.Linear], sections: int = 1) -> nn.Linear:
