@@ -2,8 +2,8 @@
 
     python benchmarks/rendering.py [--environments metaworld/reach-v3 aloha/transfer_cube] [--seconds 5] [--size 84]
 
-Both render the same states of the same model with the same back end. The default is what the simulator's package does when
-it is asked for an image: Gymnasium's renderer for Meta-World and the MuJoCo tasks, dm_control's for ALOHA.
+Both render the same states of the same model with the same back end. The default is what the simulator's package does
+when it is asked for an image: Gymnasium's renderer for Meta-World and the MuJoCo tasks, dm_control's for ALOHA.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def main() -> None:
     for name in options.environments:
         environment = make(name)
         camera = environment.simulator.cameras[0]
-        default = count_frames(
-            environment, make_default_renderer(environment, camera, options.size), options.seconds
-        )
+        default = count_frames(environment, make_default_renderer(environment, camera, options.size), options.seconds)
         environment.close()
         print(f"{name} {camera}: default {default:.0f} frames/s", end="", flush=True)
         for skybox in (True, False):

@@ -1,8 +1,8 @@
 """Gymnasium's own MuJoCo tasks, any other registered environment, and environments named by their class path.
 
-Success is what the environment itself tells in ``info["success"]`` or ``info["is_success"]``. Where it tells nothing, as in
-the MuJoCo tasks, an episode succeeds at its last step if its return reaches the threshold that Gymnasium registers for
-the task; without a threshold no episode is a success, and the return is what to report.
+Success is what the environment itself tells in ``info["success"]`` or ``info["is_success"]``. Where it tells nothing,
+as in the MuJoCo tasks, an episode succeeds at its last step if its return reaches the threshold that Gymnasium
+registers for the task; without a threshold no episode is a success, and the return is what to report.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ INSTRUCTIONS = {
 class GymnasiumSimulator(MujocoSimulator):
     """Any ``gymnasium.Env`` whose actions are a vector of numbers.
 
-    Vectors of its observation become fields: one alone is ``"state"``, those of a dictionary keep their names, joined by
-    ``"/"`` where nested. Images of its observation become cameras of their own size.
+    Vectors of its observation become fields: one alone is ``"state"``, those of a dictionary keep their names, joined
+    by ``"/"`` where nested. Images of its observation become cameras of their own size.
 
     Args:
         task: registered id, or class path.
@@ -64,7 +64,6 @@ class GymnasiumSimulator(MujocoSimulator):
         self.action = _describe_action(self.environment.action_space, task)
         spec = self.environment.spec
         self._threshold = None if spec is None else spec.reward_threshold
-        self._tells_success = False
         self.max_steps = (spec.max_episode_steps if spec is not None else None) or MAX_STEPS
         self.instruction = INSTRUCTIONS.get(task, f"solve {task.rpartition('.')[2]}")
         self.cameras = (*self._images, *(self.list_cameras("track") if self._mujoco else ()))

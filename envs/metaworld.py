@@ -43,6 +43,8 @@ ACTION = Field(
 )  # fmt: skip
 MAX_STEPS = 500  # Meta-World's own horizon
 DEFAULT_CAMERA = "corner2"
+UPSIDE_DOWN = frozenset({"corner", "corner2", "corner3", "corner4"})
+"""Cameras that the models hold upside down; their images are turned by half a turn, which keeps left and right."""
 
 INSTRUCTIONS = {
     "assembly-v3": "pick up the nut and place it onto the peg",
@@ -156,6 +158,11 @@ class MetaworldSimulator(MujocoSimulator):
     def observe(self) -> dict[str, NDArray[Any]]:
         """The state with the goal."""
         return {"state": self._observed}
+
+    def render(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
+        """An image by a camera of the model, the right way up."""
+        image = super().render(camera, height, width)
+        return np.ascontiguousarray(image[::-1, ::-1]) if camera in UPSIDE_DOWN else image
 
     def state(self) -> NDArray[np.float64]:
         """Joints, hand target and goal; the goal is no joint of the simulation."""

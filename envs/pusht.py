@@ -41,7 +41,7 @@ class PushTSimulator(Simulator):
             self.environment = require("gym_pusht.envs.pusht", EXTRA).PushTEnv(obs_type="state")
         self.fields = {
             "state": Field(
-                (5,), f"plane units, 0 to {SIDE:g}; rad, 0 to 2 pi", "pusher's and block's place, and the block's angle",
+                (5,), f"plane units, 0 to {SIDE:g}; rad, 0 to 2 pi", "places of pusher and block, block's angle",
                 parts=(("pusher_position", 2), ("block_position", 2), ("block_angle", 1)),
             ),
             "keypoints": Field((16,), "plane units", "corners of the block, x and y in turn", parts=(("corners", 16),)),
