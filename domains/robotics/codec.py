@@ -73,7 +73,7 @@ class ActionChunkCodec(Codec):
     def prepare(self, datamodule: Any) -> None:
         """Take the statistics of actions and vectors from the training split."""
         statistics = datamodule.statistics()
-        self.action.prepare(statistics["action"])
+        self.action.prepare(statistics["actions"])
         for name, normaliser in self._normalisers():
             if name not in statistics:
                 raise ConfigurationError(

@@ -45,7 +45,7 @@ class ExpertSource(DemonstrationSource):
         self,
         tasks: Sequence[str],
         count: int = 50,
-        seed: int = 100_000,
+        seed: int = 0,
         noise: float = 0.0,
         cameras: Sequence[str] = (),
         image_size: tuple[int, int] = (84, 84),
@@ -70,14 +70,18 @@ class ExpertSource(DemonstrationSource):
         digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
         return self.folder / f"demonstrations-{digest}.hdf5"
 
+    def prepare(self) -> None:
+        """Collect the demonstrations if there are none yet."""
+        if not self.path.exists():
+            self.collect()
+
     def open(self) -> DemonstrationSet:
         """The demonstrations, collected first if there are none yet.
 
         Raises:
             DataError: if a task's expert fails too often.
         """
-        if not self.path.exists():
-            self.collect()
+        self.prepare()
         return RobomimicSource(str(self.path)).open()
 
     def collect(self) -> None:

@@ -33,7 +33,7 @@ class Statistics:
             values = (torch.full((size,), value) for value in (mean, std, mean - bound, mean + bound))
             return FieldStatistics(*values, count=100)
 
-        return {"action": of(ACTIONS, 0.0, 0.5, 1.0), "state": of(STATES, 1.0, 2.0, 4.0)}
+        return {"actions": of(ACTIONS, 0.0, 0.5, 1.0), "state": of(STATES, 1.0, 2.0, 4.0)}
 
 
 def make_policy(
@@ -54,7 +54,8 @@ def make_policy(
         ACTIONS, {"state": STATES}, cameras, HORIZON, HISTORY, WordHashes(64, 8) if instruction else None
     )
     system = PolicySystem(
-        codec, denoiser, Process(LinearFlowSchedule(), X0Prediction()), Euler(steps), Conditioner(WIDTH, axes), **options
+        codec, denoiser, Process(LinearFlowSchedule(), X0Prediction()), Euler(steps), Conditioner(WIDTH, axes),
+        **options,
     )
     system.prepare(Statistics())
     for parameter in system.denoiser.parameters():
