@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -67,12 +67,12 @@ class GenerativeModule(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Total loss of a batch."""
         losses = self.system.losses(batch, self._generator(0, self.global_step, batch_idx))
-        self._log_losses("train", losses)
+        self._log_losses("train", losses, batch)
         return losses["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the held-out losses, with the same noise in every epoch."""
-        self._log_losses("val", self.system.losses(batch, self._generator(1, batch_idx, dataloader_idx)))
+        self._log_losses("val", self.system.losses(batch, self._generator(1, batch_idx, dataloader_idx)), batch)
 
     def test_step(  # type: ignore[override]  # callbacks read the items; Lightning passes any output on
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -80,7 +80,7 @@ class GenerativeModule(LightningModule):
         """Samples for a batch of requests; losses and reconstructions for a batch of held-out data."""
         if is_request_batch(batch):
             return self.system.generate(batch)
-        self._log_losses("test", self.system.losses(batch, self._generator(2, batch_idx, dataloader_idx)))
+        self._log_losses("test", self.system.losses(batch, self._generator(2, batch_idx, dataloader_idx)), batch)
         return self.system.reconstruct(batch)
 
     def predict_step(self, batch: Sequence[Request], batch_idx: int, dataloader_idx: int = 0) -> list[Sample]:
@@ -142,9 +142,11 @@ class GenerativeModule(LightningModule):
         state = np.random.SeedSequence((self.seed, self.global_rank, *key)).generate_state(1, np.uint64)
         return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
 
-    def _log_losses(self, stage: str, losses: dict[str, Tensor]) -> None:
+    def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Any) -> None:
         values = {f"{stage}/{name}": value.detach() for name, value in losses.items()}
         when: dict[str, Any] = {"on_step": stage == "train", "on_epoch": stage != "train", "add_dataloader_idx": False}
+        if isinstance(batch, Sized) and not isinstance(batch, list | tuple | dict):
+            when["batch_size"] = len(batch)  # else Lightning guesses it, and takes a sentence for a batch of letters
         self.log_dict(values, **when)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, **when)
 
