@@ -84,15 +84,22 @@ class SwiGLU(FeedForward):
         multiple: F is rounded up to a multiple of this, for the sake of matrix kernels.
         bias: whether the linears have biases.
         dropout: share of the hidden values that training zeroes.
+        hidden_bias: whether the first linear has a bias; None: as `bias` says.
     """
 
     def __init__(
-        self, width: int, ratio: float = 8 / 3, multiple: int = 8, bias: bool = False, dropout: float = 0.0
+        self,
+        width: int,
+        ratio: float = 8 / 3,
+        multiple: int = 8,
+        bias: bool = False,
+        dropout: float = 0.0,
+        hidden_bias: bool | None = None,
     ) -> None:
         super().__init__()
         self.dropout = dropout
         hidden = -(-round(width * ratio) // multiple) * multiple
-        self.gate_value = nn.Linear(width, 2 * hidden, bias=bias)
+        self.gate_value = nn.Linear(width, 2 * hidden, bias=bias if hidden_bias is None else hidden_bias)
         self.contract = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:

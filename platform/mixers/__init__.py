@@ -3,11 +3,13 @@
 from .attention import Attention, CrossAttention
 from .backends import DefaultAttention, FusedAttention, WrittenAttention, default_backend
 from .base import TokenMixer
+from .dropout import AttentionDropout
 from .geometric import GeometricAttention
 from .rotary import RotaryPosition
 
 __all__ = [
     "Attention",
+    "AttentionDropout",
     "CrossAttention",
     "DefaultAttention",
     "FusedAttention",

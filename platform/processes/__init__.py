@@ -20,7 +20,7 @@ from .schedules import (
     VPPolynomialSchedule,
 )
 from .tabulated import DDPMSchedule, TabulatedSchedule
-from .time_sampling import LogitNormalTime, LogNormalSigma, TimeSampling, UniformTime
+from .time_sampling import LogitNormalTime, LogLogisticSigma, LogNormalSigma, TimeSampling, UniformTime
 from .weightings import (
     CleanUniformWeighting,
     ClippedWeighting,
@@ -41,6 +41,7 @@ __all__ = [
     "EpsPrediction",
     "GaussianPrior",
     "LinearFlowSchedule",
+    "LogLogisticSigma",
     "LogNormalSigma",
     "LogitNormalTime",
     "PreconditionedPrediction",

@@ -10,6 +10,7 @@ from polydit.platform.processes import (
     GaussianPrior,
     LinearFlowSchedule,
     LogitNormalTime,
+    LogLogisticSigma,
     LogNormalSigma,
     TimeSampling,
     UniformTime,
@@ -20,6 +21,7 @@ SAMPLINGS = {
     "uniform_stratified": UniformTime(low=0.01, high=0.99, stratified=True),
     "logit_normal": LogitNormalTime(mean=0.5, std=1.5),
     "log_normal_stratified": LogNormalSigma(stratified=True),
+    "log_logistic": LogLogisticSigma(),
 }
 
 
@@ -48,6 +50,21 @@ def test_distributions_have_their_moments() -> None:
     log_sigma = schedule.sigma(LogNormalSigma().sample(count, schedule, generator)).log()
     assert log_sigma.mean().item() == pytest.approx(-1.2, abs=0.02)
     assert log_sigma.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+def test_log_logistic_levels_follow_the_truncated_distribution() -> None:
+    """By its distribution function F(sigma) = 1 / (1 + (sigma / 0.5)^-2), cut off at both ends."""
+    schedule = EDMSchedule(sigma_min=0.05, sigma_max=4.0)
+    sigma = schedule.sigma(LogLogisticSigma().sample(200_000, schedule, torch.Generator().manual_seed(0)))
+    assert sigma.min() >= 0.05 * (1 - 1e-4) and sigma.max() <= 4.0 * (1 + 1e-4)
+
+    def distribution(value: float) -> float:
+        return 1 / (1 + (value / 0.5) ** -2)
+
+    low, high = distribution(0.05), distribution(4.0)
+    for value in (0.1, 0.3, 0.5, 1.0, 2.0, 3.5):
+        expected = (distribution(value) - low) / (high - low)
+        assert (sigma < value).float().mean().item() == pytest.approx(expected, abs=4e-3)
 
 
 def test_stratified_times_visit_every_slice_in_random_order() -> None:
