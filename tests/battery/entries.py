@@ -38,6 +38,7 @@ from polydit.platform.mixers import Attention, CrossAttention, GeometricAttentio
 
 from .chemistry import atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
+from .policies import POLICIES
 
 TOKENS = max(LENGTHS)
 Embed = partial(TokenEmbedding, fields={"latent": 3}, channels={"self_condition": 3}, position=SinCosPosition)
@@ -146,6 +147,7 @@ ENTRIES = [
         ),
         50_288, image_case, 8, padded=False,
     ),
+    *POLICIES,
     # without a denoiser around it
     Entry(
         name="transformer stack", build=partial(TransformerStack, WIDTH, 2, Attend), inputs=stack_case,
