@@ -55,5 +55,5 @@ def test_causality_holds_under_dropout() -> None:
 
 
 def test_a_rate_of_one_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="dropout `rate` is a probability below 1, not 1.0"):
+    with pytest.raises(ConfigurationError, match="dropout `rate` is a probability below 1"):
         AttentionDropout(WIDTH, rate=1.0)
