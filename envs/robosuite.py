@@ -101,7 +101,7 @@ class RobosuiteSimulator(MujocoSimulator):
         return Outcome(float(reward), bool(self.task._check_success()))
 
     def observe(self) -> dict[str, NDArray[Any]]:
-        """robomimic's low-dimensional observations, joined."""
+        """The low-dimensional observations of robomimic, joined."""
         return {"state": np.concatenate([np.ravel(self._observed[key]) for key in self._keys])}
 
     def close(self) -> None:
@@ -117,8 +117,8 @@ def read_env_args(env_args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         env_args: the file's ``data.attrs["env_args"]``, parsed from JSON: ``env_name``, ``type`` and ``env_kwargs``.
 
     Returns:
-        What `polydit.envs.make` takes: specification and keyword arguments. What robomimic sets for its own rendering is
-        left out.
+        What `polydit.envs.make` takes: specification and keyword arguments. What robomimic sets for its own rendering
+        is left out.
 
     Raises:
         ConfigurationError: if the environment is of a kind that polydit does not make.
@@ -167,7 +167,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _import_quietly() -> Any:
-    """robosuite without what it logs on import, and without the back end that it would set where none works."""
+    """The package without what it logs on import, and without the back end that it would set where none works."""
     import_mujoco()
     logging.getLogger("robosuite_logs").addFilter(_is_error)  # its own import resets the level, not filters
     before = os.environ.get(VARIABLE)
