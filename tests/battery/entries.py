@@ -33,16 +33,18 @@ from polydit.platform.denoisers import (
     TransformerBlock,
     TransformerStack,
 )
-from polydit.platform.feedforwards import MLP, SwiGLU
+from polydit.platform.feedforwards import MLP, MixtureOfExperts, NoiseRouter, SwiGLU, TokenNoiseRouter, TokenRouter
 from polydit.platform.mixers import Attention, CrossAttention, GeometricAttention, RotaryPosition, WrittenAttention
 
 from .chemistry import atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
+from .experts import EXPERT_POLICIES, seeded
 from .policies import POLICIES
 
 TOKENS = max(LENGTHS)
 Embed = partial(TokenEmbedding, fields={"latent": 3}, channels={"self_condition": 3}, position=SinCosPosition)
 Attend = partial(Attention, heads=2)
+Experts = partial(MixtureOfExperts, experts=3, expert=partial(MLP, ratio=2.0))
 TWO_FIELDS = {"place": 3, "kind": 2}
 
 
@@ -117,6 +119,13 @@ ENTRIES = [
     of_tokens("mlp/silu", 41_219, feedforward=partial(MLP, activation="silu", ratio=2.0)),
     of_tokens("mlp/relu", 49_219, feedforward=partial(MLP, activation="relu", bias=False)),
     of_tokens("swiglu", 49_731, feedforward=SwiGLU),
+    of_tokens("experts/token router", 58_179, feedforward=partial(Experts, router=TokenRouter)),
+    of_tokens(
+        "experts/token and noise router", 83_715,
+        feedforward=partial(Experts, router=TokenNoiseRouter, expert=SwiGLU),
+    ),
+    seeded(of_tokens("experts/noise router", 62_601, feedforward=partial(Experts, router=NoiseRouter))),
+    of_tokens("experts/shared", 66_563, feedforward=partial(Experts, shared=1)),
     # modulation, norms, time
     of_tokens("adaln-single", 41_539, modulation=AdaLNSingle),
     of_tokens("rms norm", 49_539, norm=RMSNorm),
@@ -148,6 +157,7 @@ ENTRIES = [
         50_288, image_case, 8, padded=False,
     ),
     *POLICIES,
+    *EXPERT_POLICIES,
     # without a denoiser around it
     Entry(
         name="transformer stack", build=partial(TransformerStack, WIDTH, 2, Attend), inputs=stack_case,
