@@ -39,7 +39,7 @@ class Writer(ABC):
 
 
 class SampleWriter(Callback):
-    """Writes the samples of `predict` and `test` into ``<run>/samples/``, batch by batch.
+    """Writes the samples of `predict` and `test` into ``<run>/samples/`` or another folder, batch by batch.
 
     Batches go to ``<run>/samples.partial/``. When the run has finished, each file moves to ``samples/`` in one step and
     files of an earlier run that have no successor are removed; files that no run wrote stay. A run that stops midway
@@ -48,13 +48,17 @@ class SampleWriter(Callback):
 
     Args:
         writers: one per format.
+        folder: name of the folder within the run's.
 
     Raises:
-        ConfigurationError: if the trainer runs on more than one device.
+        ConfigurationError: if the folder is a path, or the trainer runs on more than one device.
     """
 
-    def __init__(self, writers: list[Writer]) -> None:
+    def __init__(self, writers: list[Writer], folder: str = "samples") -> None:
+        if folder in ("", ".", "..") or Path(folder).name != folder:
+            raise ConfigurationError(f"folder {folder!r} must be one plain name, for it lies in the run's folder")
         self.writers = writers
+        self.folder = folder
         self._count = 0
         self._files: dict[Path, None] = {}
         self._staging: Path | None = None
@@ -82,7 +86,7 @@ class SampleWriter(Callback):
         if not samples:
             return
         if self._staging is None:
-            self._staging = open_staging(Path(trainer.default_root_dir))
+            self._staging = open_staging(Path(trainer.default_root_dir), self.folder)
         for writer in self.writers:
             for path in writer.write(samples, self._staging, self._count):
                 self._files[path.relative_to(self._staging)] = None
@@ -94,7 +98,7 @@ class SampleWriter(Callback):
         """Move the finished files to their place."""
         if self._staging is None:
             return
-        folder = Path(trainer.default_root_dir) / "samples"
+        folder = Path(trainer.default_root_dir) / self.folder
         publish(self._staging, folder, list(self._files), self._count)
         self._staging = None
         rank_zero_info(f"{self._count} samples in {folder}")
@@ -107,12 +111,12 @@ class SampleWriter(Callback):
             rank_zero_info(f"interrupted: the {self._count} samples generated so far are in {self._staging}")
 
 
-def open_staging(run_folder: Path) -> Path:
-    """New empty folder ``samples.partial`` in a run folder; what an interrupted run left there is moved aside."""
-    staging = run_folder / "samples.partial"
+def open_staging(run_folder: Path, name: str = "samples") -> Path:
+    """New empty folder ``<name>.partial`` in a run folder; what an interrupted run left there is moved aside."""
+    staging = run_folder / f"{name}.partial"
     if staging.exists():
         number = 1
-        while (aside := run_folder / f"samples.interrupted-{number}").exists():
+        while (aside := run_folder / f"{name}.interrupted-{number}").exists():
             number += 1
         staging.rename(aside)
         rank_zero_info(f"samples of an interrupted run are now in {aside}")

@@ -47,11 +47,14 @@ class Echo(LightningModule):
     test_step = predict_step
 
 
-def run(folder: Path, words: list[str], module: Echo | None = None, stage: str = "predict") -> None:
+def run(
+    folder: Path, words: list[str], module: Echo | None = None, stage: str = "predict",
+    into: tuple[str, ...] = ("samples",),
+) -> None:
     requests = [Request(seed, {"word": word}) for seed, word in enumerate(words)]
     trainer = Trainer(
         default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
-        callbacks=[SampleWriter([TextWriter()])], enable_model_summary=False,
+        callbacks=[SampleWriter([TextWriter()], name) for name in into], enable_model_summary=False,
     )
     loader = DataLoader(requests, batch_size=2, collate_fn=list)  # type: ignore[arg-type]
     getattr(trainer, stage)(module or Echo(), loader)
@@ -136,3 +139,14 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
         write_atomically(path, "new \ud800")  # a lone surrogate has no UTF-8
     assert path.read_text() == "old"
     assert names(tmp_path) == ["page.html"]
+
+
+def test_writers_may_have_folders_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        run(tmp_path, ["a", "b", "c"], Echo(stop=1), into=("samples", "videos"))
+    run(tmp_path, ["d"], into=("videos",))
+    assert (tmp_path / "videos" / "all.txt").read_text() == "d\n" and (tmp_path / "samples.partial").is_dir()
+    assert (tmp_path / "videos.interrupted-1" / "all.txt").read_text() == "a\nb\n"
+    for name in ("", "a/b", ".."):
+        with pytest.raises(ConfigurationError, match="one plain name"):
+            SampleWriter([], name)
