@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 
 from polydit.envs.environment import EnvironmentInfo
 from polydit.envs.episodes import EpisodeRequest, Recording
+from polydit.envs.rendering import select_backend
 from polydit.envs.rollouts import run_episodes
 from polydit.platform.errors import ConfigurationError
 from polydit.platform.requests import Request, Sample
@@ -101,13 +103,14 @@ class PolicySystem(DiffusionSystem):
             requests: with the wish ``environment``, and any further options of that environment.
         """
         settings = self.rollouts
+        films = settings.camera is not None and _can_film()
         filmed: dict[str, int] = {}
         episodes = []
         for request in requests:
             wishes = dict(request.wishes)
             name = str(wishes.pop("environment"))
             record = None
-            if settings.camera is not None and filmed.get(name, 0) < settings.film:
+            if films and filmed.get(name, 0) < settings.film:
                 filmed[name] = filmed.get(name, 0) + 1
                 record = Recording(settings.camera, settings.stride, settings.film_size)
             if self.codec.cameras:
@@ -156,6 +159,14 @@ class PolicySystem(DiffusionSystem):
         state = self.sample_state(layout, guess, self.execution.guess_from if last else 0)
         with torch.autocast(device.type, enabled=False):
             return self.codec.decode(state, layout)
+
+
+def _can_film() -> bool:
+    """Whether this machine renders; films are a record, so that a machine which does not still plays."""
+    backend = select_backend()
+    if backend.name is None:
+        rank_zero_warn(f"episodes are not filmed: {backend.reason}")
+    return backend.name is not None
 
 
 class SlotPolicy:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ def shrink(recipe: dict[str, Any]) -> dict[str, Any]:
         recipe["trainer"] |= TRAINER_OPTIONS
     if "data" in recipe:
         options = recipe["data"].setdefault("init_args", {})
-        options.update(DATA_OPTIONS)
+        module, _, name = recipe["data"]["class_path"].rpartition(".")
+        known = inspect.signature(getattr(import_module(module), name)).parameters
+        options.update({key: value for key, value in DATA_OPTIONS.items() if key in known})
         for request in options.get("requests") or []:
             request["count"] = min(request.get("count", 1), FEW)
     return recipe
@@ -49,4 +53,6 @@ def _shrink_values(value: Any) -> Any:
     small = {key: SMALLER[key] if key in SMALLER and entry else _shrink_values(entry) for key, entry in value.items()}
     if str(value.get("class_path", "")).endswith("BuiltinSource"):
         small.setdefault("init_args", {}).update(count=BUILTIN_COUNT, workers=1)
+    if str(value.get("class_path", "")).endswith("ExpertSource"):
+        small.setdefault("init_args", {}).update(count=FEW, workers=0)
     return small
