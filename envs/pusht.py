@@ -38,13 +38,15 @@ class PushTSimulator(Simulator):
         select_backend()  # gym_pusht looks at the variable when it is imported
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pygame, about setuptools
-            self.environment = require("gym_pusht.envs.pusht", EXTRA).PushTEnv(obs_type="state")
+            self._module = require("gym_pusht.envs.pusht", EXTRA)
+        self.environment = self._module.PushTEnv(obs_type="state")
+        self.environment._get_coverage = self._measure_coverage
         self.fields = {
             "state": Field(
                 (5,), f"plane units, 0 to {SIDE:g}; rad, 0 to 2 pi", "places of pusher and block, block's angle",
                 parts=(("pusher_position", 2), ("block_position", 2), ("block_angle", 1)),
             ),
-            "keypoints": Field((16,), "plane units", "corners of the block, x and y in turn", parts=(("corners", 16),)),
+            "keypoints": Field((16,), "plane units", "corners of the block's two bars, x and y in turn", parts=(("corners", 16),)),
         }  # fmt: skip
         self.action = Field((2,), f"plane units, 0 to {SIDE:g}", "place that the pusher is drawn to", 0.0, SIDE)
 
@@ -61,8 +63,7 @@ class PushTSimulator(Simulator):
         """Places and angle, and the corners of the block."""
         block = self.environment.block
         state = np.array([*self.environment.agent.position, *block.position, block.angle % (2 * math.pi)])
-        corners = [block.local_to_world(corner) for shape in block.shapes for corner in shape.get_vertices()]
-        return {"state": state, "keypoints": np.array(corners).ravel()}
+        return {"state": state, "keypoints": self.environment.get_keypoints(self.environment._block_shapes).ravel()}
 
     def state(self) -> NDArray[np.float64]:
         """Places and velocities of pusher and block."""
@@ -79,6 +80,17 @@ class PushTSimulator(Simulator):
     def close(self) -> None:
         """Close the environment."""
         self.environment.close()
+
+    def _measure_coverage(self) -> float:
+        """Share of the goal under the block.
+
+        gym-pusht walks the block's shapes as a set, whose order, and with it the rounding of the reward, changes from one
+        process to the next; here they come in the order in which they were made.
+        """
+        environment, shapes = self.environment, self.environment._block_shapes
+        goal_body = environment.get_goal_pose_body(environment.goal_pose)
+        goal, block = (self._module.pymunk_to_shapely(body, shapes) for body in (goal_body, environment.block))
+        return float(goal.intersection(block).area / goal.area)
 
 
 def build(task: str, **options: Any) -> PushTSimulator:

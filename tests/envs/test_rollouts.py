@@ -233,5 +233,7 @@ def test_episodes_are_handed_over_as_they_end() -> None:
 
 def test_errors_of_a_worker_arrive_whole() -> None:
     for error in (ConfigurationError("wrong"), MissingExtraError("missing")):
-        copy = pickle.loads(pickle.dumps(error))
+        one, other = multiprocessing.Pipe()
+        one.send(error)
+        copy = other.recv()
         assert type(copy) is type(error) and str(copy) == str(error)
