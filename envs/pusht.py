@@ -46,7 +46,7 @@ class PushTSimulator(Simulator):
                 (5,), f"plane units, 0 to {SIDE:g}; rad, 0 to 2 pi", "places of pusher and block, block's angle",
                 parts=(("pusher_position", 2), ("block_position", 2), ("block_angle", 1)),
             ),
-            "keypoints": Field((16,), "plane units", "corners of the block's two bars, x and y in turn", parts=(("corners", 16),)),
+            "keypoints": Field((16,), "plane units", "corners of the block's two bars, x and y in turn"),
         }  # fmt: skip
         self.action = Field((2,), f"plane units, 0 to {SIDE:g}", "place that the pusher is drawn to", 0.0, SIDE)
 
@@ -84,8 +84,8 @@ class PushTSimulator(Simulator):
     def _measure_coverage(self) -> float:
         """Share of the goal under the block.
 
-        gym-pusht walks the block's shapes as a set, whose order, and with it the rounding of the reward, changes from one
-        process to the next; here they come in the order in which they were made.
+        gym-pusht walks the block's shapes as a set, whose order, and with it the rounding of the reward, changes from
+        one process to the next; here they come in the order in which they were made.
         """
         environment, shapes = self.environment, self.environment._block_shapes
         goal_body = environment.get_goal_pose_body(environment.goal_pose)
