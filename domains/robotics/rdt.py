@@ -174,7 +174,8 @@ class RDT(DiT):
     (alternating condition injection), so that many image tokens do not drown a few words; where there is no one of
     them, all blocks read the other. The field is ``action`` [B, H, S], of the unified vector; see
     `UnifiedActionEmbedding` for the channels of its condition. Cross-attention adds nothing until the first step of
-    training, which is our choice; the published model starts it at random.
+    training, which is our choice; the published model starts it at random. What `cost` takes as condition tokens is the
+    mean of both kinds of blocks.
 
     Args:
         width: D, a multiple of 4.

@@ -29,7 +29,8 @@ class LossWeight(nn.Module):
         if min(end, start, steps, delay) < 0:
             raise ValueError(f"end {end}, start {start}, steps {steps} and delay {delay} must be at least 0")
         self.start, self.end, self.steps, self.delay = start, end, steps, delay
-        self.register_buffer("batches", torch.tensor(0))
+        # not a whole number, which an average of weights over training would leave at 0
+        self.register_buffer("batches", torch.tensor(0.0))
 
     def forward(self, loss: Tensor) -> Tensor:
         """`loss` times the weight of this batch."""

@@ -23,8 +23,8 @@ from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.module import count_parameters
 from polydit.platform.processes import DDPMSchedule, Process, UniformTime, X0Prediction
 from polydit.platform.requests import expand_requests
-from polydit.platform.samplers import DPMSolverPP2M
-from polydit.platform.state import Condition, Layout, Tokens
+from polydit.platform.samplers import DPMSolverPP2M, ListedGrid
+from polydit.platform.state import Condition, Layout, State, Tokens
 from polydit.platform.systems.diffusion import DiffusionSystem
 
 WIDTH, WIDE, HORIZON = 32, 168, 4
@@ -308,6 +308,32 @@ def test_invalid_slots_of_a_sample_are_exactly_zero_though_nothing_taught_them()
     valid = layout.labels["action_validity"] > 0
     assert sample.isfinite().all() and not sample[~valid.expand_as(sample)].any()
     assert sample[valid.expand_as(sample)].all()
+
+
+def test_five_steps_are_those_of_the_published_solver() -> None:
+    """Diffusers' multistep solver on squared-cosine rates and clean predictions, at its own five step numbers."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample"
+    )
+    scheduler.set_timesteps(5)
+    steps = scheduler.timesteps.tolist()
+    assert steps == [999, 799, 599, 400, 200]
+    noise = torch.randn(64, HORIZON, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = noise
+    for step in scheduler.timesteps:
+        expected = scheduler.step(torch.tanh(3 * expected), step, expected).prev_sample
+    processes = {"action": Process(DDPMSchedule(spacing="cosine"), X0Prediction())}
+
+    def denoise(x: State, t: Tensor) -> State:
+        return {"action": torch.tanh(3 * x["action"])}
+
+    def sample(sampler: DPMSolverPP2M) -> Tensor:
+        return sampler.sample(denoise, {"action": noise}, processes)["action"]
+
+    exact = sample(DPMSolverPP2M(5, ListedGrid([step / 999 for step in steps])))
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(sample(DPMSolverPP2M(5)), expected, rtol=0, atol=1e-2)
 
 
 def train(system: DiffusionSystem, steps: int) -> DiffusionSystem:
