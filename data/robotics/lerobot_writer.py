@@ -161,7 +161,8 @@ class _FolderWriter:
 
     def _to_table(self, values: dict[str, NDArray[Any]]) -> Any:
         arrow = self.arrow
-        columns, described = {}, {}
+        columns: dict[str, Any] = {}
+        described: dict[str, Any] = {}
         for key, array in values.items():
             if array.ndim == 4:
                 frames = [{"bytes": encode_image(frame), "path": None} for frame in array]

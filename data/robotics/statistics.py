@@ -6,6 +6,7 @@ Shape legend: n values that went in, S shape of a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class RunningStatistics:
         self.minimum: NDArray[np.float64] = np.full((), np.inf)
         self.maximum: NDArray[np.float64] = np.full((), -np.inf)
 
-    def update(self, values: NDArray[np.float32]) -> None:
+    def update(self, values: NDArray[Any]) -> None:
         """Take in `values` [n, *S]."""
         wide = values.astype(np.float64)
         count, mean = len(wide), wide.mean(axis=0)
