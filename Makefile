@@ -5,10 +5,10 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := chemistry,test,lint,docs
+EXTRAS := chemistry,robotics,test,lint,docs
 DEMO := examples/chemistry
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo demo-robot test lint docs robomimic-venv clean
 
 setup: $(STAMP)
 
@@ -18,12 +18,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[simulators]' || echo "robosuite is left out: it needs a C compiler and the kernel's headers (Debian: gcc linux-libc-dev); its tests are skipped"
 	touch $@
 
 demo: setup
 	$(BIN)/polydit fit --config $(DEMO)/demo_autoencoder.yaml
 	$(BIN)/polydit fit --config $(DEMO)/demo.yaml
 	$(BIN)/polydit predict --config $(DEMO)/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
+
+demo-robot: setup
+	$(BIN)/polydit fit --config examples/robotics/demo.yaml
+	$(BIN)/polydit test --config examples/robotics/demo.yaml --ckpt_path last
 
 test: setup
 	$(BIN)/python -m pytest

@@ -147,7 +147,7 @@ def _complete_options(options: dict[str, Any], robots: int) -> dict[str, Any]:
     }  # fmt: skip
     controllers = complete.get("controller_configs")
     if isinstance(controllers, dict) and "body_parts" not in controllers:  # of one arm, as before robosuite 1.5
-        factory = require("robosuite.controllers.composite.composite_controller_factory", EXTRA)
+        factory = require("robosuite.controllers.composite.composite_controller_factory", "simulators")
         first = complete["robots"] if isinstance(complete["robots"], str) else complete["robots"][0]
         complete["controller_configs"] = factory.refactor_composite_controller_config(
             deepcopy(controllers), first, ["right"]
@@ -171,7 +171,7 @@ def _import_quietly() -> Any:
     import_mujoco()
     logging.getLogger("robosuite_logs").addFilter(_is_error)  # its own import resets the level, not filters
     before = os.environ.get(VARIABLE)
-    robosuite = require("robosuite", EXTRA)
+    robosuite = require("robosuite", "simulators")
     if before is None:
         os.environ.pop(VARIABLE, None)
     else:

@@ -100,12 +100,10 @@ class ExpertSource(DemonstrationSource):
 
     def _known(self) -> dict[str, list[int]]:
         """Task -> seeds of the demonstrations that an interrupted recording holds."""
-        partial = partial_path(self.path)
         seeds: dict[str, list[int]] = {}
-        if partial.exists():
-            held = RobomimicSource(str(partial)).open()
-            for index in range(len(held)):
-                seeds.setdefault(held.task(index), []).append(held.seed(index) or 0)
+        for part in partial_path(self.path).glob("demo_*.hdf5"):  # one for every demonstration
+            held = RobomimicSource(str(part)).open()
+            seeds.setdefault(held.task(0), []).append(held.seed(0) or 0)
         return seeds
 
     def _demonstrate(self, task: str, seeds: list[int], writer: RobomimicWriter) -> None:

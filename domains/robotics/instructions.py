@@ -106,7 +106,7 @@ class PretrainedText(InstructionLabels):
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            transformers = require("transformers", "robotics-pretrained")
+            transformers = require("transformers", "pretrained")
             try:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
                 model = transformers.AutoModel.from_pretrained(self.folder, local_files_only=True)

@@ -200,7 +200,7 @@ class PretrainedVision(nn.Module):
 
     def __init__(self, width: int, folder: str, trainable: bool = False) -> None:
         super().__init__()
-        transformers = require("transformers", "robotics-pretrained")
+        transformers = require("transformers", "pretrained")
         try:
             model = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
