@@ -364,13 +364,14 @@ def test_it_learns_what_to_do_from_state_and_instruction(trained: MoDE) -> None:
 
 
 def test_every_expert_carries_some_of_the_load(trained: MoDE) -> None:
-    """Over the noise levels of training, more than a twentieth in every layer."""
+    """Over the noise levels of training, more than a twentieth in every layer, though evaluation takes the likeliest.
+
+    Without the objective, the least loaded expert of such models had 0 to 3 percent.
+    """
     decisions = record_routing(trained)
     t = published_process().sample_time(512, torch.Generator().manual_seed(0))
-    run(trained.train(), torch.randn(512, 6, 3), t, Condition(
-        tokens={name: Tokens(torch.randn(512, 1, WIDTH)) for name in ("instruction", "state")}
-    ))
-    trained.eval()
+    told = {name: Tokens(torch.randn(512, 1, WIDTH)) for name in ("instruction", "state")}
+    run(trained, torch.randn(512, 6, 3), t, Condition(tokens=told))
     assert len(decisions) == 2
     for routing in decisions:
         share = torch.bincount(routing.experts.flatten(), minlength=4) / routing.experts.numel()

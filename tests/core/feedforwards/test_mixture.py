@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,6 +255,32 @@ def test_any_dit_gets_experts_by_yaml_alone() -> None:
     context = model.context(Layout({"latent": (2, 5, 4)}))
     assert model(x_t, torch.tensor([0.2, 0.8]), Condition(), context)["latent"].shape == (2, 5, 4)
     assert set(context.losses) == {"balance", "router_logits"} and len(context.losses["balance"]) == 1
+
+
+def test_adits_recipe_gets_experts_by_one_entry(root: Path) -> None:
+    """The published recipe, smaller, with its feed-forward replaced; it trains a step with the balance objective."""
+    recipe = yaml.safe_load((root / "examples" / "chemistry" / "adit.yaml").read_text())
+    denoiser = recipe["model"]["system"]["init_args"]["denoiser"]
+    package = "polydit.platform.feedforwards"
+    denoiser["init_args"] |= {
+        "width": 32, "depth": 2,
+        "mixer": {"class_path": "polydit.platform.mixers.Attention", "init_args": {"heads": 2}},
+        "feedforward": {"class_path": f"{package}.MixtureOfExperts", "init_args": {"router": f"{package}.TokenRouter"}},
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Denoiser, "denoiser")
+    model = parser.instantiate(parser.parse_string(yaml.safe_dump({"denoiser": denoiser}))).denoiser
+    channels = next(iter(model.embedding.fields.values()))
+    x_t, keys = {"latent": torch.randn(2, 5, channels)}, torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    layout = Layout({"latent": (2, 5, channels)}, {"latent": keys})
+    ctx = model.context(layout)
+    t = torch.tensor([0.2, 0.8])
+    prediction = model(x_t, t, Condition(), ctx)
+    balance = SideLoss("balance", 0.01)
+    total = prediction["latent"].square().mean() + balance.weight * balance.loss(prediction, x_t, x_t, t, layout, ctx)
+    total.backward()
+    assert len(ctx.losses["balance"]) == 2
+    assert bool((model.blocks[0].feedforward.router.score.weight.grad != 0).any())
 
 
 def test_compiled_without_the_whole_graph_equals_eager() -> None:
