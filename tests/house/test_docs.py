@@ -117,6 +117,6 @@ def test_blocks_are_read_with_their_marks(tmp_path: Path) -> None:
 
 def test_commands_are_these_and_documented() -> None:
     # Adding one is a decision: change the list, the commands page and the changelog together.
-    assert list(all_commands()) == ["fit", "validate", "test", "predict", "export", "check"]
+    assert list(all_commands()) == ["fit", "validate", "test", "predict", "export", "check", "serve"]
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
     assert all(f"polydit {name}" in text for name in all_commands())

@@ -32,7 +32,6 @@ from polydit.platform.conditioning import Conditioner
 from polydit.platform.denoisers import DiT, TokenEmbedding, TokenHead
 from polydit.platform.errors import ConfigurationError
 from polydit.platform.mixers import Attention
-from polydit.platform.normalisers import FieldStatistics
 from polydit.platform.processes import LinearFlowSchedule, Process, X0Prediction
 from polydit.platform.requests import Request, Sample, expand_requests
 from polydit.platform.samplers import Euler
