@@ -21,11 +21,11 @@ def main() -> None:
     environment = make(options.environment)
     with RemotePolicy(options.url, environment.instruction, options.seed) as policy:
         observation, _ = environment.reset(seed=options.seed)
-        for step in range(1, environment.max_steps + 1):
+        over, solved = False, False
+        while not over and not solved:
             observation, _, terminated, truncated, info = environment.step(policy(observation))
-            if info["success"] or terminated or truncated:
-                break
-    print(f"{'solved' if info['success'] else 'not solved'} after {step} steps")
+            over, solved = terminated or truncated, info["success"]
+    print(f"{'solved' if solved else 'not solved'} after {environment.steps} steps")
     environment.close()
 
 
