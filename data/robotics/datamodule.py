@@ -46,8 +46,8 @@ class DemonstrationDataModule(LightningDataModule):
         request_batch_size: requests handed over at a time.
         request_seed: seed of the first rollout; the others count up. Far from the seeds of demonstrations, so that a
             policy is not tested where it has been shown the way.
-        cache_limit_mb: demonstrations that take no more than this, decoded, are read into memory once; larger ones are
-            read and decoded window by window.
+        cache_limit_mb: demonstrations that take no more than this, decoded, are read into memory once; of larger ones
+            only the vectors are, and frames are decoded window by window.
         seed: of splits and shuffling.
         num_workers: processes that read batches; 0 reads in the training process.
 
@@ -71,7 +71,7 @@ class DemonstrationDataModule(LightningDataModule):
         requests: list[dict[str, Any]] | None = None,
         request_batch_size: int = 64,
         request_seed: int = 100_000,
-        cache_limit_mb: int = 1024,
+        cache_limit_mb: float = 1024,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
@@ -177,11 +177,13 @@ class DemonstrationDataModule(LightningDataModule):
 
     @cached_property
     def sets(self) -> list[DemonstrationSet]:
-        """What batches are read from: memory if everything fits, else the opened files."""
+        """What batches are read from: memory if everything fits, or all but the cameras; else the opened files."""
         names = list(dict.fromkeys([*self.fields, *(self.window_options["future_fields"] or [])]))
-        if sum(size_in_memory(opened, names) for opened in self.opened) > self.cache_limit_mb * 1e6:
-            return self.opened
-        return [MemoryDemonstrations(opened, names) for opened in self.opened]
+        vectors = [name for name in names if not self.opened[0].fields[name].is_camera]
+        for held in (names, vectors):
+            if sum(size_in_memory(opened, held) for opened in self.opened) <= self.cache_limit_mb * 1e6:
+                return [MemoryDemonstrations(opened, held) for opened in self.opened]
+        return self.opened
 
     @property
     def action_size(self) -> int:

@@ -1,4 +1,4 @@
-"""A set of demonstrations held in memory, decoded once: what a small set is read from in training.
+"""A set of demonstrations held in memory, decoded once, or the part of it that fits.
 
 Shape legend: N steps of all episodes together, B windows, k steps of a window.
 """
@@ -16,21 +16,20 @@ from .demonstrations import DemonstrationSet
 
 
 class MemoryDemonstrations(DemonstrationSet):
-    """Chosen fields of another set, read whole.
+    """Another set, with its actions and some of its fields read whole; the other fields are read there as before.
 
     Values are torch tensors, which data-loader workers share instead of copying.
 
     Args:
-        source: read once; asked later only for instructions, tasks and the like.
-        fields: to hold.
+        source: the set to read.
+        fields: to hold in memory.
     """
 
     def __init__(self, source: DemonstrationSet, fields: Sequence[str]) -> None:
         source.require_fields(fields)
-        unread = {name: "it is not among the fields that were read" for name in source.fields if name not in fields}
         super().__init__(
-            source.name, {name: source.fields[name] for name in fields}, source.action_size, source.lengths,
-            source.metadata, source.splits, source.missing | unread,
+            source.name, source.fields, source.action_size, source.lengths, source.metadata, source.splits,
+            source.missing,
         )
         self.has_actions = source.has_actions
         self.source = source
@@ -39,26 +38,31 @@ class MemoryDemonstrations(DemonstrationSet):
         self._actions = torch.empty(total, source.action_size)
         self._values = {
             name: torch.empty(total, *spec.shape, dtype=getattr(torch, spec.dtype))
-            for name, spec in self.fields.items()
+            for name, spec in source.fields.items()
+            if name in fields
         }
         for index, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
             self._actions[start : start + length] = torch.from_numpy(source.read_actions(index))
-            for name, values in source.read(index, 0, length, list(fields)).items():
+            for name, values in source.read(index, 0, length, list(self._values)).items():
                 self._values[name][start : start + length] = torch.from_numpy(values)
 
     def read_steps(self, index: int, steps: NDArray[np.int64], fields: Sequence[str]) -> dict[str, NDArray[Any]]:
         """See `DemonstrationSet.read_steps`."""
         self.require_fields(fields)
         places = torch.from_numpy(self.starts[index] + steps)
-        return {name: self._values[name][places].numpy() for name in fields}
+        held = {name: self._values[name][places].numpy() for name in fields if name in self._values}
+        rest = [name for name in fields if name not in held]
+        return held | (self.source.read_steps(index, steps, rest) if rest else {})
 
     def read_windows(
         self, indices: NDArray[np.int64], steps: NDArray[np.int64], fields: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
-        """See `DemonstrationSet.read_windows`; one look-up for all windows."""
+        """See `DemonstrationSet.read_windows`; one look-up for all windows where the field is held."""
         self.require_fields(fields)
         places = torch.from_numpy(self.starts[indices, None] + steps)
-        return {name: self._values[name][places].numpy() for name in fields}
+        held = {name: self._values[name][places].numpy() for name in fields if name in self._values}
+        rest = [name for name in fields if name not in held]
+        return held | (self.source.read_windows(indices, steps, rest) if rest else {})
 
     def read_actions(self, index: int) -> NDArray[np.float32]:
         """[T, A] actions of an episode."""

@@ -103,12 +103,15 @@ def test_fields_are_chosen(build: Any) -> None:
     assert build().observation_shapes == {"state": (5,), "wrist": (8, 8, 3)}
 
 
-@pytest.mark.parametrize("limit_mb", [1024, 0])
-def test_memory_and_files_give_the_same(build: Any, limit_mb: int) -> None:
+@pytest.mark.parametrize(("limit_mb", "held"), [(0.03, ["state"]), (0, None)])
+def test_memory_and_files_give_the_same(build: Any, limit_mb: float, held: list[str] | None) -> None:
     module = build(cache_limit_mb=limit_mb, history=2, future_frames=2)
-    assert isinstance(module.sets[0], MemoryDemonstrations) == (limit_mb > 0)
+    opened = module.sets[0]
+    assert (list(opened._values) if isinstance(opened, MemoryDemonstrations) else None) == held
     batch = next(iter(module.val_dataloader()))
-    other = next(iter(build(cache_limit_mb=1024 - limit_mb, history=2, future_frames=2).val_dataloader()))
+    whole = build(history=2, future_frames=2)
+    assert list(whole.sets[0]._values) == ["state", "wrist"]
+    other = next(iter(whole.val_dataloader()))
     assert torch.equal(batch.observations["wrist"], other.observations["wrist"])
     assert torch.equal(batch.future["wrist"], other.future["wrist"])
     assert torch.equal(batch.actions, other.actions)

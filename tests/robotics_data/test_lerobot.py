@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from polydit.data.robotics.datamodule import DemonstrationDataModule
 from polydit.data.robotics.demonstrations import Demonstration
 from polydit.data.robotics.lerobot import LeRobotSet, LeRobotSource
+from polydit.data.robotics.lerobot_layout import read_parquet
 from polydit.data.robotics.lerobot_writer import write_lerobot
 from polydit.platform.errors import DataError
 
@@ -236,6 +239,16 @@ def test_a_file_with_too_few_rows_is_named(folder: Path) -> None:
     opened = open_set(folder)
     with pytest.raises(DataError, match="the file is cut short"):
         opened.read_actions(3)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_parquet_file_cut_short_anywhere_is_named(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "values.parquet"
+    parquet.write_table(pyarrow.table({"action": list(range(500))}), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DataError, match="is cut short or no parquet file"):
+        read_parquet(path, ["action"])
 
 
 def test_the_writer_refuses_unequal_fields_and_keeps_nothing(tmp_path: Path) -> None:
