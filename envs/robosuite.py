@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from polydit.platform.errors import ConfigurationError, require
 
 from .families import Family
-from .rendering import EXTRA, VARIABLE, import_mujoco
+from .rendering import VARIABLE, import_mujoco
 from .simulator import Field, MujocoSimulator, Outcome
 
 ROBOT_KEYS = ("eef_pos", "eef_quat", "gripper_qpos")
