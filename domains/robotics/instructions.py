@@ -32,12 +32,14 @@ class InstructionLabels(ABC):
 class WordHashes(InstructionLabels):
     """Words by their hash, for an embedding trained from scratch: [B, M] long, 1..buckets, 0 where there is no word.
 
+    M is the number of words of the longest sentence, at least 1, so that few tokens are padding.
+
     No vocabulary has to be collected or kept with the weights, and a word never seen in training does no harm. Two
     words share a bucket with probability 1 / buckets.
 
     Args:
         buckets: number of embeddings.
-        words: M; words beyond it are refused, not cut.
+        words: most words of a sentence; longer ones are refused, not cut.
     """
 
     def __init__(self, buckets: int = 4096, words: int = 24) -> None:
@@ -50,15 +52,16 @@ class WordHashes(InstructionLabels):
         """Labels [B, M].
 
         Raises:
-            ConfigurationError: if a sentence has more than M words.
+            ConfigurationError: if a sentence has more words than it may.
         """
-        labels = torch.zeros(len(instructions), self.words, dtype=torch.long)
-        for row, sentence in enumerate(instructions):
-            words = split_words(sentence)
+        sentences = [split_words(sentence) for sentence in instructions]
+        for words, sentence in zip(sentences, instructions, strict=True):
             if len(words) > self.words:
                 raise ConfigurationError(
                     f"the instruction {sentence!r} has {len(words)} words, more than {self.words}: raise `words`"
                 )
+        labels = torch.zeros(len(sentences), max(map(len, sentences), default=0) or 1, dtype=torch.long)
+        for row, words in enumerate(sentences):
             for place, word in enumerate(words):
                 labels[row, place] = 1 + zlib.crc32(word.encode()) % self.buckets
         return labels

@@ -100,6 +100,8 @@ class InstructionAxis(Axis):
     Args:
         buckets: number of word embeddings, as `WordHashes` counts them; 0 where words come encoded.
         features: K of encoded words; 0 where words come as labels.
+        pooled: whether the words' mean is one token for the whole sentence; their order is then lost, unless the words
+            came encoded.
         dropout: probability that training withholds the instruction, so that guidance has a null to compare with.
 
     Raises:
@@ -108,8 +110,11 @@ class InstructionAxis(Axis):
 
     role = "tokens"
 
-    def __init__(self, width: int, buckets: int = 4096, features: int = 0, dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int, buckets: int = 4096, features: int = 0, pooled: bool = False, dropout: float = 0.1
+    ) -> None:
         super().__init__(width, dropout)
+        self.pooled = pooled
         if (buckets > 0) == (features > 0):
             raise ConfigurationError(
                 f"buckets {buckets} and features {features}: give the one that is as the instruction's labels are"
@@ -123,21 +128,25 @@ class InstructionAxis(Axis):
 
     def real(self, labels: Tensor) -> Tensor:
         """[B, M], where there is a word; the first place of an empty sentence is, and holds the null."""
-        found = self._words(labels).clone()
+        found = self.is_known(labels).clone()
         found[:, 0] = True
         return found
 
     def is_known(self, labels: Tensor) -> Tensor:
-        """[B, M], where there is a word."""
-        return self._words(labels)
+        """[B, M], where there is a word; [B, 1] of a pooled sentence, whether there is any."""
+        found = self._words(labels)
+        return found.any(dim=1, keepdim=True) if self.pooled else found
 
     def embed(self, labels: Tensor) -> Tensor:
-        """[B, M, D]."""
+        """[B, M, D], or [B, 1, D] pooled."""
         if self.table is not None:
             tokens = self.table((labels - 1).clamp(min=0))
         else:
             assert self.projection is not None
             tokens = self.projection(labels.nan_to_num(0.0))
+        if self.pooled:
+            weight = self._words(labels)[..., None].to(tokens.dtype)
+            return (tokens * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
         return tokens + self.position(tokens, None)
 
     def unknown(self, batch_size: int, device: torch.device) -> Tensor:
