@@ -22,6 +22,7 @@ from .demonstrations import DemonstrationSet, DemonstrationSource, FieldSpec
 from .memory import MemoryDemonstrations, size_in_memory
 from .splitting import SPLITS, check_splits, divide_episodes
 from .statistics import measure_fields
+from .versions import warn_of_other_versions
 from .windows import WindowDataset
 
 
@@ -113,6 +114,7 @@ class DemonstrationDataModule(LightningDataModule):
         """Open the demonstrations and check the splits, except for `predict`."""
         if stage == "predict":
             return
+        warn_of_other_versions(self.opened)
         name = {"fit": "train", "validate": "val"}.get(stage, "test")
         if name == "test":
             self._warn_of_shown_seeds()

@@ -204,6 +204,10 @@ class DemonstrationSet(ABC):
         """Control frequency of an episode, actions per second (Hz); None if unknown."""
         return None
 
+    def versions(self, index: int) -> Mapping[str, str]:
+        """Distribution -> version of what simulated an episode; empty if unknown."""
+        return {}
+
     def read_windows(
         self, indices: NDArray[np.int64], steps: NDArray[np.int64], fields: Sequence[str]
     ) -> dict[str, NDArray[Any]]:

@@ -105,6 +105,10 @@ class RobomimicSet(DemonstrationSet):
         """Control frequency of an episode in Hz; None if unknown."""
         return self.episodes[index].frequency
 
+    def versions(self, index: int) -> Mapping[str, str]:
+        """Distribution -> version of what simulated an episode; empty if the file does not say."""
+        return dict(self.episodes[index].metadata.get("versions") or {})
+
     def demonstration(self, index: int, fields: Sequence[str] | None = None) -> Demonstration:
         """A whole episode with rewards, simulator states and metadata where the file has them; None: every field."""
         episode = self.episodes[index]
