@@ -106,7 +106,7 @@ class ActionChunkCodec(Codec):
             seeds: of each one's noise.
 
         Raises:
-            DataError: if an observation lacks a field, naming it.
+            DataError: if an observation lacks a field, or a value in it is no number, naming it.
         """
         observations = {name: torch.stack([self._history(history, name) for history in histories])
                         for name in self.fields}
@@ -169,6 +169,10 @@ class ActionChunkCodec(Codec):
                     f"{name!r} has shape {values.shape[1:]} and the policy was made for {self.vectors[name]} values: "
                     "this is another environment than it was trained for"
                 )
+            bad = np.argwhere(~np.isfinite(values))
+            if len(bad):
+                value = values[tuple(bad[0])]
+                raise DataError(f"{name!r}: dimension {bad[0, 1]} is {value}: look at the sensor or the simulator")
         missing = self.history - len(values)
         if missing:
             values = np.concatenate([np.repeat(values[:1], missing, axis=0), values])

@@ -72,6 +72,9 @@ def test_what_is_missing_or_of_another_robot_is_named(observation: dict[str, NDA
         system.propose([{"state": observation["state"][None]}], [""], [0], [None])
     with pytest.raises(DataError, match="made for 3 values"):
         make_policy().propose([{"state": np.zeros((1, 5), np.float32)}], [""], [0], [None])
+    for value in (np.nan, np.inf):
+        with pytest.raises(DataError, match=r"'state': dimension 1 is (nan|inf)"):
+            make_policy().propose([{"state": np.array([[0.0, value, 0.0]])}], [""], [0], [None])
     with pytest.raises(ConfigurationError, match="chunks of 4 actions and the codec has horizon 6"):
         batch = make_batch()
         make_policy().losses(
