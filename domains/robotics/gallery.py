@@ -1,4 +1,4 @@
-"""Episodes in the report: frames of the film side by side."""
+"""Episodes in the report: frames of the film, to be read like a page."""
 
 from __future__ import annotations
 
@@ -16,30 +16,35 @@ from polydit.platform.requests import Sample
 
 from .evaluation import name_task
 
+GAP = 2
+"""Pixels between frames."""
+
 
 class EpisodeGallery(Gallery):
-    """A strip of frames from the start to the end of each filmed episode.
+    """Frames from the start to the end of each filmed episode, in rows.
 
     Args:
         limit: most episodes shown.
-        frames: of a strip.
+        frames: shown of each.
+        columns: frames in a row.
     """
 
-    title = "Episodes"
+    title = "Filmed episodes"
     packages = ("gymnasium", "mujoco", "metaworld")
 
-    def __init__(self, limit: int = 12, frames: int = 6) -> None:
+    def __init__(self, limit: int = 12, frames: int = 9, columns: int = 3) -> None:
         super().__init__(limit)
-        if frames < 1:
-            raise ValueError(f"a strip has at least 1 frame, not {frames}")
+        if frames < 1 or columns < 1:
+            raise ValueError(f"{frames} frames in {columns} columns show nothing: give at least 1 of each")
         self.frames = frames
+        self.columns = columns
 
     def accepts(self, sample: Sample) -> bool:
         """Whether the sample is an episode that was filmed."""
         return isinstance(sample.item, Episode) and bool(sample.item.frames)
 
     def figures(self, samples: list[Sample]) -> list[GalleryItem]:
-        """A strip of each episode."""
+        """A picture of each episode."""
         return [self._show(sample.item) for sample in samples]
 
     def _show(self, episode: Episode) -> GalleryItem:
@@ -48,14 +53,18 @@ class EpisodeGallery(Gallery):
         caption = f"“{episode.instruction}”\n{outcome}{when} of {episode.steps}, seed {episode.request.seed}"
         assert episode.frames is not None
         places = np.linspace(0, len(episode.frames) - 1, self.frames).round().astype(int)
-        return GalleryItem(name_task(episode), caption, encode_png(join_strip([episode.frames[i] for i in places])))
+        return GalleryItem(name_task(episode), caption, encode_png(tile_frames([episode.frames[i] for i in places], self.columns)))
 
 
-def join_strip(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames [h, w, 3] side by side with a white line between them."""
-    line = np.full((frames[0].shape[0], 2, 3), 255, np.uint8)
-    parts = [part for frame in frames for part in (frame, line)][:-1]
-    return np.concatenate(parts, axis=1)
+def tile_frames(frames: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Frames [h, w, 3] in rows from left to right, with white lines between them; what is left of the last is white."""
+    height, width = frames[0].shape[:2]
+    rows = -(-len(frames) // columns)
+    page = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    for place, frame in enumerate(frames):
+        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
+        page[top : top + height, left : left + width] = frame
+    return page
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

@@ -20,7 +20,7 @@ from polydit.domains.robotics.codec import ActionChunkCodec
 from polydit.domains.robotics.collecting import ExpertSource
 from polydit.domains.robotics.evaluation import SuccessEvaluator
 from polydit.domains.robotics.execution import Execution
-from polydit.domains.robotics.gallery import EpisodeGallery, join_strip
+from polydit.domains.robotics.gallery import EpisodeGallery, tile_frames
 from polydit.domains.robotics.observations import StateAxis
 from polydit.domains.robotics.policy import PolicySystem, Rollouts
 from polydit.domains.robotics.writers import EpisodeVideoWriter
@@ -145,14 +145,15 @@ def test_films_and_strips(module: DemonstrationDataModule, tmp_path: Path) -> No
     assert len(first.frames) == 4 and second.frames is None
     (path,) = EpisodeVideoWriter().write(samples, tmp_path, 7)
     assert path.name == "00007_reach-v3_unsolved.mp4" and path.stat().st_size > 1000
-    gallery = EpisodeGallery(frames=3)
+    gallery = EpisodeGallery(frames=3, columns=2)
     assert gallery.accepts(samples[0]) and not gallery.accepts(samples[1])
     (item,) = gallery.figures(samples[:1])
     assert isinstance(item.figure, bytes)
-    strip = np.asarray(Image.open(io.BytesIO(item.figure)))
-    assert strip.shape == (64, 3 * 96 + 4, 3) and strip.std() > 10
-    assert np.array_equal(strip[:, :96], first.frames[0]) and "not solved of 12" in item.caption
-    assert join_strip(first.frames[:1]).shape == (64, 96, 3)
+    page = np.asarray(Image.open(io.BytesIO(item.figure)))
+    assert page.shape == (2 * 64 + 2, 2 * 96 + 2, 3) and page.std() > 10
+    assert np.array_equal(page[:64, :96], first.frames[0]) and np.array_equal(page[66:, :96], first.frames[-1])
+    assert (page[66:, 98:] == 255).all() and "not solved of 12" in item.caption
+    assert tile_frames(first.frames[:1], 1).shape == (64, 96, 3)
 
 
 def make_sample(task: str, success: bool, seed: int = 0, error: str | None = None) -> Sample:
