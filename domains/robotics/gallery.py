@@ -53,7 +53,8 @@ class EpisodeGallery(Gallery):
         caption = f"“{episode.instruction}”\n{outcome}{when} of {episode.steps}, seed {episode.request.seed}"
         assert episode.frames is not None
         places = np.linspace(0, len(episode.frames) - 1, self.frames).round().astype(int)
-        return GalleryItem(name_task(episode), caption, encode_png(tile_frames([episode.frames[i] for i in places], self.columns)))
+        page = tile_frames([episode.frames[i] for i in places], self.columns)
+        return GalleryItem(name_task(episode), caption, encode_png(page))
 
 
 def tile_frames(frames: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
