@@ -26,6 +26,10 @@ from .simulator import Field, MujocoSimulator, Outcome, refuse_options
 if TYPE_CHECKING:
     from .environment import Environment
 
+HAND = Field(
+    (4,), "m; opening 0 (closed) to 1", "what the robot feels of itself: a policy that looks at images has no more",
+    parts=(("hand_position", 3), ("gripper_opening", 1)),
+)
 STATE = Field(
     (39,),
     "m; opening 0 (closed) to 1; quaternions x, y, z, w",
@@ -119,7 +123,7 @@ class MetaworldSimulator(MujocoSimulator):
         self.task._partially_observable = False
         self.task.__dict__.pop("sawyer_observation_space", None)  # cached with the goal hidden
         self.task.max_path_length = sys.maxsize  # the environment counts steps
-        self.fields = {"state": STATE}
+        self.fields = {"state": STATE, "hand": HAND}
         self.action = ACTION
         self.instruction = INSTRUCTIONS[task]
         self.max_steps = MAX_STEPS
@@ -156,8 +160,8 @@ class MetaworldSimulator(MujocoSimulator):
         return Outcome(float(reward), bool(info["success"]), details={"obj_to_target": float(info["obj_to_target"])})
 
     def observe(self) -> dict[str, NDArray[Any]]:
-        """The state with the goal."""
-        return {"state": self._observed}
+        """The state with the goal, and of it the hand alone."""
+        return {"state": self._observed, "hand": self._observed[:4]}
 
     def render(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
         """An image by a camera of the model, the right way up."""

@@ -20,6 +20,7 @@ from polydit.platform.normalisers import Kind, Normaliser
 from polydit.platform.requests import Request
 from polydit.platform.state import Layout, State
 
+from .comparison import ChunkComparison
 from .instructions import InstructionLabels
 
 History = Mapping[str, NDArray[Any]]
@@ -145,6 +146,23 @@ class ActionChunkCodec(Codec):
     def decode(self, state: State, layout: Layout) -> list[NDArray[np.float32]]:
         """Chunks [H, A] in the environment's units, first action first."""
         return list(self.action.restore(state["action"].float()).cpu().numpy())
+
+    def compare(self, batch: TrajectoryBatch, state: State, layout: Layout) -> list[ChunkComparison]:
+        """Held-out windows beside what was sampled for them.
+
+        Args:
+            batch: the windows.
+            state: sampled for their layout.
+            layout: of the windows.
+        """
+        sampled = torch.as_tensor(np.stack(self.decode(state, layout)), device=batch.actions.device)
+        errors = (self.action.normalise(sampled) - self.action.normalise(batch.actions)).abs().mean(dim=-1)
+        counts = batch.action_mask.sum(dim=1)
+        means = (errors * batch.action_mask).sum(dim=1) / counts  # NaN where a window has no actions
+        return [
+            ChunkComparison(task, error, count)
+            for task, error, count in zip(batch.tasks, means.tolist(), counts.tolist(), strict=True)
+        ]
 
     def normalise_actions(self, actions: Sequence[NDArray[np.float32]], device: torch.device) -> State:
         """State of chunks [H, A] in the environment's units, such as a guess of what comes next."""

@@ -37,7 +37,8 @@ class PAD(DiT):
         patch: P; 2 for latents, 8 or so for pixels.
         horizon: H.
         action_size: A.
-        state_size: S of the condition channel ``state`` [B, T, S]; 0: none.
+        state_size: S of the condition channel [B, T, S] of the state; 0: none.
+        state: name of that channel.
         history: T, of frames and states.
         depth_patch: patch of depth maps, 8 in the published latents; None: no depth.
         depth_channels: C'.
@@ -63,11 +64,12 @@ class PAD(DiT):
         one_way: bool = True,
         language: Sequence[str] = (),
         time: Callable[[int], TimeEmbedding] = TimeEmbedding,
+        state: str = "state",
     ) -> None:
         pictures = {"image": Pictures(frames, channels, patch, history)}
         if depth_patch is not None:
             pictures["depth"] = Pictures(frames, depth_channels, depth_patch, history)
-        actions = Actions(horizon, action_size, state_size, history)
+        actions = Actions(horizon, action_size, state_size, history, state)
         super().__init__(
             embedding=partial(JointEmbedding, pictures=pictures, actions=actions, one_way=one_way),
             head=partial(JointHead, pictures=pictures, actions=actions),

@@ -19,6 +19,7 @@ from polydit.platform.normalisers import Kind
 from polydit.platform.state import Layout, State
 
 from .codec import ActionChunkCodec, History
+from .comparison import ChunkComparison, measure_psnr
 from .instructions import InstructionLabels
 
 
@@ -85,6 +86,20 @@ class FrameActionCodec(ActionChunkCodec):
         labels = super().labels(observations, instructions)
         labels["current_image"] = to_signed(labels.pop(self.camera))
         return labels
+
+    def compare(self, batch: TrajectoryBatch, state: State, layout: Layout) -> list[ChunkComparison]:
+        """Held-out windows beside what was sampled for them; frames past the end of an episode are left out."""
+        predicted, truth = self.decode_frames(state), batch.future[self.camera].cpu().numpy()
+        now = batch.observations[self.camera][:, -1:].cpu().numpy()
+        real = np.ones(truth.shape[:2], bool) if batch.future_mask is None else batch.future_mask.cpu().numpy()
+        return [
+            comparison if not real[i].any() else replace(
+                comparison,
+                psnr=measure_psnr(predicted[i, real[i]], truth[i, real[i]]),
+                copied_psnr=measure_psnr(np.broadcast_to(now[i], truth[i].shape)[real[i]], truth[i, real[i]]),
+            )
+            for i, comparison in enumerate(super().compare(batch, state, layout))
+        ]
 
     def decode_frames(self, state: State) -> NDArray[np.uint8]:
         """Predicted frames [B, K, h, w, 3] as 8-bit RGB, the earliest first."""

@@ -24,7 +24,6 @@ from polydit.platform.state import Condition, MaskSpec, State, Streams, expand_t
 ACTION = "action"
 """The field of actions."""
 
-STATE = "state"
 """The condition channel of the robot's state."""
 
 
@@ -57,19 +56,21 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Actions:
-    """The field ``action`` [B, H, A], and the states seen, as the condition channel ``state`` [B, T, S].
+    """The field ``action`` [B, H, A], and the states seen, as a condition channel [B, T, S].
 
     Args:
         horizon: H; all of them are one token.
         size: A.
         state_size: S; 0: no state.
         history: T.
+        state: name of the channel.
     """
 
     horizon: int
     size: int
     state_size: int = 0
     history: int = 1
+    state: str = "state"
 
 
 class JointEmbedding(Embedding):
@@ -107,7 +108,7 @@ class JointEmbedding(Embedding):
         self.position = position(width)
         self.action_position = SinCosPosition(width)
         self.channels = {f"current_{name}": entry.channels for name, entry in self.pictures.items()}
-        self.channels |= {STATE: actions.state_size} if actions.state_size else {}
+        self.channels |= {actions.state: actions.state_size} if actions.state_size else {}
         self.register_buffer("table", torch.tensor([[True, False], [True, True]]), persistent=False)
 
     @property
@@ -151,7 +152,7 @@ class JointEmbedding(Embedding):
             parts.append(h + self.position(h, self._places(frames, entry.patch, first.patch)))
         actions = self._clean(x_t, ACTION, ctx, (self.actions.horizon, self.actions.size)).flatten(1)
         if self.actions.state_size:
-            states = self._seen(cond, STATE, (self.actions.history, self.actions.state_size), actions)
+            states = self._seen(cond, self.actions.state, (self.actions.history, self.actions.state_size), actions)
             actions = torch.cat([actions, states.flatten(1)], dim=1)
         h = self._embed(ACTION, actions[:, None])
         parts.append(h + self.action_position(h, None))

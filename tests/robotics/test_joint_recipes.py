@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from polydit.data.robotics.batch import TrajectoryBatch
+from polydit.domains.robotics.comparison import ComparisonEvaluator
 from polydit.domains.robotics.policy import PolicySystem
 from polydit.platform.checkpoints import build, export, load
 from polydit.platform.errors import ConfigurationError
@@ -142,3 +143,21 @@ def test_a_chunk_longer_than_the_denoiser_s_is_refused_before_it_runs() -> None:
     module.system.prepare(Statistics())
     with pytest.raises(ConfigurationError, match=r"actions of shape \(2, 20, 128\).*up to 16 actions"):
         module.system.losses(make_batch(20), torch.Generator().manual_seed(0))
+
+
+def test_predicted_frames_are_compared_with_the_future_and_with_a_copy() -> None:
+    torch.manual_seed(0)
+    system = build(yaml.safe_load(PAD_SMALL)).system
+    assert isinstance(system, PolicySystem)
+    system.prepare(Statistics())
+    batch = make_batch(8)
+    batch.future["top"][0] = batch.observations["top"][0]
+    first, second = system.eval().reconstruct(batch)
+    assert first.copied_psnr == 100.0 and first.psnr is not None and 3 < first.psnr < 100
+    assert second.copied_psnr is not None and second.copied_psnr < 15, "only its first frame is real, and noise"
+    evaluator = ComparisonEvaluator()
+    evaluator.update([first, second])
+    numbers = evaluator.compute()
+    assert numbers["held_out/psnr_gain"].value == pytest.approx(
+        numbers["held_out/psnr"].value - numbers["held_out/psnr_of_copy"].value
+    )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from polydit.domains.robotics.codec import History
+from polydit.domains.robotics.comparison import ComparisonEvaluator, measure_psnr
 from polydit.domains.robotics.execution import Chunk, Controller, Execution
 from polydit.domains.robotics.instructions import WordHashes, split_words
 from polydit.domains.robotics.observations import CameraAxis, ConvolutionalEncoder, InstructionAxis, StateAxis
@@ -223,3 +224,27 @@ def test_keypoints_say_where_things_are() -> None:
     x_y = encoder(image)[0, 0]
     assert x_y[0] == pytest.approx(0.75) and x_y[3] == pytest.approx(-0.5)
     assert x_y[1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_held_out_windows_are_answered_and_compared() -> None:
+    system, batch = make_policy(("front",)), make_batch(6, ("front",))
+    first, again = system.reconstruct(batch), system.reconstruct(batch)
+    assert first == again and len(first) == 6 and [each.steps for each in first] == [HORIZON // 2] + [HORIZON] * 5
+    batch.actions[0, HORIZON // 2 :] = 0.9
+    assert system.reconstruct(batch)[0] == first[0], "actions past the end count nothing"
+    histories = [{name: values[i].numpy() for name, values in batch.observations.items()} for i in range(6)]
+    chunk = system.propose(histories, batch.instructions, range(6), [None] * 6)[1]
+    assert first[1].error == pytest.approx(float(np.abs(chunk - batch.actions[1].numpy()).mean()), rel=1e-4)
+    batch.action_mask[2] = False
+    evaluator = ComparisonEvaluator()
+    evaluator.update(system.reconstruct(batch))
+    numbers = evaluator.compute()
+    assert set(numbers) == {"held_out/action_error"} and numbers["held_out/action_error"].count == 5
+    assert evaluator.rows()[1]["steps"] == HORIZON and set(evaluator.descriptions()) >= set(numbers)
+
+
+def test_peak_signal_to_noise_ratio_by_its_formula() -> None:
+    image = np.full((1, 4, 4, 3), 100, np.uint8)
+    assert measure_psnr(image, image) == 100.0
+    assert measure_psnr(image + 16, image) == pytest.approx(20 * np.log10(255 / 16))
+    assert measure_psnr(image, image + 100) == pytest.approx(20 * np.log10(255 / 100)), "bytes must not wrap around"
