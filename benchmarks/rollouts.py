@@ -55,7 +55,7 @@ def main() -> None:
                     progress=False, steps_after_success=None,
                 )
             if any(episode.error for episode in episodes):
-                raise SystemExit(f"an episode failed: {[episode.error for episode in episodes if episode.error][0]}")
+                raise SystemExit(f"an episode failed: {next(episode.error for episode in episodes if episode.error)}")
 
         return run
 
