@@ -33,11 +33,12 @@ demo-robot: setup
 # robomimic brings its own torch and torchvision, so the tests against it have an environment of their own.
 robomimic-venv: .venv-robomimic/.installed
 
-.venv-robomimic/.installed:
+.venv-robomimic/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-robomimic
 	.venv-robomimic/bin/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	.venv-robomimic/bin/pip install --quiet --constraint constraints.txt numpy h5py six "cmake<4" setuptools wheel
 	PATH="$(CURDIR)/.venv-robomimic/bin:$$PATH" .venv-robomimic/bin/pip install --quiet --no-build-isolation robomimic==0.3.0
+	.venv-robomimic/bin/pip install --quiet --constraint constraints.txt gymnasium mujoco metaworld msgpack websockets
 	touch $@
 
 test: setup
