@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
+from collections.abc import Container
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,18 @@ def shrink(recipe: dict[str, Any]) -> dict[str, Any]:
         recipe["trainer"] |= TRAINER_OPTIONS
     if "data" in recipe:
         options = recipe["data"].setdefault("init_args", {})
-        module, _, name = recipe["data"]["class_path"].rpartition(".")
-        known = inspect.signature(getattr(import_module(module), name)).parameters
-        options.update({key: value for key, value in DATA_OPTIONS.items() if key in known})
+        options.update({key: value for key, value in DATA_OPTIONS.items() if key in accepted(recipe["data"])})
         for request in options.get("requests") or []:
             request["count"] = min(request.get("count", 1), FEW)
     return recipe
+
+
+def accepted(data: dict[str, Any]) -> Container[str]:
+    """Options that a data module takes; of a part of a configuration, which names none, all that are made small."""
+    if "class_path" not in data:
+        return DATA_OPTIONS
+    module, _, name = data["class_path"].rpartition(".")
+    return inspect.signature(getattr(import_module(module), name)).parameters
 
 
 def _shrink_values(value: Any) -> Any:

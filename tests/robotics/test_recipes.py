@@ -52,11 +52,10 @@ def test_pad_from_images_by_the_command(tmp_path: Path, monkeypatch: pytest.Monk
     data = recipe["data"]["init_args"]
     data |= {"splits": [0.34, 0.33, 0.33], "requests": data["requests"][:1]}
     recipe["model"]["system"]["init_args"]["rollouts"] |= {"max_steps": 6, "progress": False}
-    recipe["trainer"] |= {"limit_val_batches": 1, "limit_test_batches": 1}
     (tmp_path / "pad.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", "pad.yaml"]) == 0
     assert main(["test", "--config", "pad.yaml", "--ckpt_path", "last"]) == 0
     metrics = json.loads((tmp_path / "runs" / "pad_metaworld" / "metrics.json").read_text())
-    assert metrics["success/reach-v3"]["count"] == 2 and metrics["held_out/psnr"]["count"] == 4
+    assert metrics["success/reach-v3"]["count"] == 2 and metrics["held_out/psnr"]["count"] > 10
     assert metrics["held_out/psnr"]["value"] > 3 and metrics["held_out/psnr_of_copy"]["value"] > 10
