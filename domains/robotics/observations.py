@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class InstructionAxis(Axis):
         ConfigurationError: if not exactly one of `buckets` and `features` is given.
     """
 
-    role = "tokens"
+    role: Literal["vector", "channels", "tokens"] = "tokens"
 
     def __init__(
         self, width: int, buckets: int = 4096, features: int = 0, pooled: bool = False, dropout: float = 0.1

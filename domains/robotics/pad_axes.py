@@ -5,16 +5,14 @@ Shape legend: B batch, M words, K features of an encoded word, D width.
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from polydit.platform.conditioning import Axis
-from polydit.platform.errors import ConfigurationError
+from .observations import InstructionAxis
 
 
-class InstructionVectorAxis(Axis):
+class InstructionVectorAxis(InstructionAxis):
     """An instruction as the mean of its words: labels [B, M] through an embedding, or encoded [B, M, K], a linear map.
 
     It starts at zero, so that a denoiser that was warm-started from one without language does at first what that did.
@@ -29,37 +27,17 @@ class InstructionVectorAxis(Axis):
         ConfigurationError: if not exactly one of `buckets` and `features` is given.
     """
 
+    role: Literal["vector", "channels", "tokens"] = "vector"
+
     def __init__(self, width: int, buckets: int = 4096, features: int = 0, dropout: float = 0.1) -> None:
-        super().__init__(width, dropout)
-        if (buckets > 0) == (features > 0):
-            raise ConfigurationError(
-                f"buckets {buckets} and features {features}: give the one that is as the instruction's labels are"
-            )
-        self.features = features
-        self.table = nn.Embedding(buckets, width) if buckets else None
-        self.projection = nn.Linear(features, width) if features else None
+        super().__init__(width, buckets, features, pooled=True, dropout=dropout)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
     def is_known(self, labels: Tensor) -> Tensor:
         """[B], whether there is a word."""
-        return self._words(labels).any(dim=1)
+        return super().is_known(labels)[:, 0]
 
     def embed(self, labels: Tensor) -> Tensor:
         """[B, D]."""
-        words = self._words(labels)[..., None]
-        if self.table is not None:
-            values = self.table((labels - 1).clamp(min=0))
-        else:
-            assert self.projection is not None
-            values = self.projection(labels.nan_to_num(0.0))
-        return (values * words).sum(dim=1) / words.sum(dim=1).clamp(min=1)
-
-    def unknown(self, batch_size: int, device: torch.device) -> Tensor:
-        """A sentence without words."""
-        if self.table is not None:
-            return torch.zeros(batch_size, 1, dtype=torch.long, device=device)
-        return torch.full((batch_size, 1, self.features), math.nan, device=device)
-
-    def _words(self, labels: Tensor) -> Tensor:
-        return labels > 0 if self.table is not None else labels.isfinite().all(dim=-1)
+        return super().embed(labels)[:, 0]
