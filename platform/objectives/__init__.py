@@ -1,6 +1,6 @@
 """Losses beside the denoising loss: alignment, balance, geometry."""
 
-from .objective import Objective, SideLoss
+from .objective import Denoising, Objective, SideLoss
 from .weights import LossWeight
 
-__all__ = ["LossWeight", "Objective", "SideLoss"]
+__all__ = ["Denoising", "LossWeight", "Objective", "SideLoss"]

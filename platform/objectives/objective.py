@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..context import Context
+from ..processes import Process
 from ..state import Layout, State
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """One denoising of a training batch, as objectives read it after the denoiser ran.
+
+    Args:
+        prediction: what the denoiser said, field -> [B, ...].
+        x_t: what it was given, before its process scaled it.
+        x0: the truth.
+        t: [B] noise levels.
+        layout: masks and labels of the batch.
+        context: taps and side losses of the pass.
+        processes: field -> its noising law.
+    """
+
+    prediction: State
+    x_t: State
+    x0: State
+    t: Tensor
+    layout: Layout
+    context: Context
+    processes: Mapping[str, Process]
+
+    def clean_estimate(self, field: str) -> Tensor:
+        """[B, ...] the clean field that the prediction amounts to, in the type of the field; differentiable."""
+        x_t = self.x_t[field]
+        return self.processes[field].convert(self.prediction[field].to(x_t.dtype), x_t, self.t, to="x0")
+
+    def mask(self, field: str) -> Tensor | None:
+        """[B, N] bool, which tokens of the field are real; None: all."""
+        return self.layout.masks.get(field)
 
 
 class Objective(nn.Module, ABC):
@@ -26,8 +61,8 @@ class Objective(nn.Module, ABC):
         self.weight = weight
 
     @abstractmethod
-    def loss(self, prediction: State, x_t: State, x0: State, t: Tensor, layout: Layout, context: Context) -> Tensor:
-        """Scalar loss of one training batch, read after the denoiser ran."""
+    def loss(self, denoising: Denoising) -> Tensor:
+        """Scalar loss of one training batch."""
 
 
 class SideLoss(Objective):
@@ -41,15 +76,16 @@ class SideLoss(Objective):
         super().__init__(weight)
         self.name = name
 
-    def loss(self, prediction: State, x_t: State, x0: State, t: Tensor, layout: Layout, context: Context) -> Tensor:
+    def loss(self, denoising: Denoising) -> Tensor:
         """Mean of what was left under the name.
 
         Raises:
             ValueError: if no block left any.
         """
-        if self.name not in context.losses:
+        left = denoising.context.losses
+        if self.name not in left:
             raise ValueError(
-                f"no block left a side loss {self.name!r}; left were {sorted(context.losses)}: "
+                f"no block left a side loss {self.name!r}; left were {sorted(left)}: "
                 "name one of these, or drop the objective"
             )
-        return torch.stack(context.losses[self.name]).mean()
+        return torch.stack(left[self.name]).mean()

@@ -16,7 +16,7 @@ from ..conditioning import Conditioner
 from ..context import Context, StackPolicy
 from ..denoisers import Denoiser
 from ..noise import NoiseSource
-from ..objectives import LossWeight, Objective
+from ..objectives import Denoising, LossWeight, Objective
 from ..processes import Process
 from ..requests import Request, Sample
 from ..samplers import Sampler
@@ -109,8 +109,10 @@ class DiffusionSystem(System):
             for field, x in x0.items()
         }
         total = torch.stack([self._weigh(field, loss) for field, loss in losses.items()]).sum()
+        processes = {field: self.process_of(field) for field in x0}
+        denoising = Denoising(prediction, x_t, x0, t, layout, context, processes)
         for name, objective in self._objectives().items():
-            losses[name] = objective.loss(prediction, x_t, x0, t, layout, context)
+            losses[name] = objective.loss(denoising)
             total = total + objective.weight * losses[name]
         return {**losses, "loss": total}
 

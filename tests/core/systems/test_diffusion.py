@@ -12,16 +12,15 @@ from torch import Tensor
 
 from polydit.platform.codec import Codec
 from polydit.platform.conditioning import CategoricalAxis, Conditioner
-from polydit.platform.context import Context
 from polydit.platform.denoisers import DiT, TokenEmbedding, TokenHead
 from polydit.platform.mixers import Attention
 from polydit.platform.module import GenerativeModule, is_request_batch
-from polydit.platform.objectives import Objective, SideLoss
+from polydit.platform.objectives import Denoising, Objective, SideLoss
 from polydit.platform.processes import LinearFlowSchedule, Process, VPCosineSchedule, VPrediction, X0Prediction
 from polydit.platform.requests import Request, expand_requests
 from polydit.platform.samplers import Ancestral, Euler
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance
-from polydit.platform.state import Condition, Layout, State, Time
+from polydit.platform.state import Condition, Layout, State, masked_mean
 from polydit.platform.systems.diffusion import DiffusionSystem
 
 CENTRES = torch.tensor([[2.0, 0.0], [-2.0, 1.0]])
@@ -69,11 +68,17 @@ class Shrink(Objective):
 
     wanted_taps = frozenset({"blocks.0"})
 
-    def loss(
-        self, prediction: State, x_t: State, x0: State, t: Time, layout: Layout, context: Context
-    ) -> Tensor:
-        assert context.taps["blocks.0"].shape[:2] == x_t["a"].shape[:2]
-        return prediction["a"].square().mean()
+    def loss(self, denoising: Denoising) -> Tensor:
+        assert denoising.context.taps["blocks.0"].shape[:2] == denoising.x_t["a"].shape[:2]
+        return denoising.prediction["a"].square().mean()
+
+
+class CleanError(Objective):
+    """Squared error of the clean estimate, which for clean-data prediction is the denoising loss itself."""
+
+    def loss(self, denoising: Denoising) -> Tensor:
+        error = (denoising.clean_estimate("b") - denoising.x0["b"]).square()
+        return masked_mean(error, denoising.mask("b"))
 
 
 def make_system(**options: Any) -> DiffusionSystem:
@@ -194,6 +199,20 @@ def test_objectives_are_added_with_their_weight() -> None:
         losses = system.losses(make_batch(), torch.Generator().manual_seed(0))
     assert float(losses["shrink"]) > 0
     torch.testing.assert_close(losses["loss"], losses["a"] + losses["b"] + 7.0 * losses["shrink"])
+
+
+def test_an_objective_sees_the_clean_estimate_of_each_field_by_its_own_process() -> None:
+    v_prediction, clean = Process(VPCosineSchedule(), VPrediction()), Process(VPCosineSchedule(), X0Prediction())
+    for process in (v_prediction, clean):
+        system = make_system(objectives={"clean": CleanError()})
+        system.processes["b"] = process
+        torch.manual_seed(1)
+        for parameter in system.denoiser.parameters():  # a fresh head predicts zero, whatever it sees
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        losses = system.losses(make_batch(), torch.Generator().manual_seed(0))
+        # the error of v is that of the clean estimate times the inverse of a gain, which is one for clean prediction
+        assert losses["clean"].isfinite()
+        assert torch.isclose(losses["clean"], losses["b"]) == (process is clean)
 
 
 def test_a_side_loss_that_nobody_leaves_is_an_error() -> None:
