@@ -23,10 +23,12 @@ from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.requests import Request, expand_requests
 
 from .dataset import AtomDataset, StructureView, store_starts
+from .drawn_properties import LabelledStructures, drawn_properties
+from .references import check_entry, expand_entry
 from .sources import Source
-from .splitting import assign_splits, check_splits, choose
+from .splitting import WHOLE, assign_splits, check_part, check_splits, choose
 from .store import SPLITS, StructureStore
-from .wishes import Wishes
+from .structure import AtomicStructure
 
 DEFAULT_BATCH_SIZE = 256
 """Structures in a batch (ADiT), where neither a batch size nor a token budget is given."""
@@ -47,7 +49,14 @@ class ChemistryDataModule(LightningDataModule):
         max_atoms: larger structures are left out.
         limit: at most this many structures of each source in each split, for quick runs.
         properties: labels that batches carry; None: every label of any source.
-        requests: what `predict` and `test` sample: wishes in the words of the domain, and ``count``, default 1.
+        labelled: structures that lack one of these labels are left out of every split.
+        train_part: two shares between which this run's part of the training split lies: [0, 0.5] is its first half in a
+            random order. Parts that do not overlap have no structure in common, whatever the other options.
+        part_seed: of the order that parts are cut from; the same in runs whose parts are to be disjoint.
+        requests: what `predict` and `test` sample: wishes in the words of the domain, and ``count``, default 1. A
+            property whose value is ``drawn`` is drawn from the training split, with the number of atoms. An entry with
+            ``elements_of: test`` asks ``count`` times for the elements of every structure of that split: of those of
+            its ``domain`` and of the source named ``source``, where given, and of ``limit`` of them at most.
         request_batch_size: requests handed over at a time.
         seed: of splits, shuffling and requests.
         num_workers: processes that read batches; 0 reads in the training process, which is fast enough for most runs.
@@ -67,6 +76,9 @@ class ChemistryDataModule(LightningDataModule):
         max_atoms: int | None = None,
         limit: int | None = None,
         properties: list[str] | None = None,
+        labelled: list[str] | None = None,
+        train_part: list[float] | None = None,
+        part_seed: int = 0,
         requests: list[dict[str, Any]] | None = None,
         request_batch_size: int = 1024,
         seed: int = 0,
@@ -78,6 +90,7 @@ class ChemistryDataModule(LightningDataModule):
         if batch_size is not None and max_tokens is not None:
             raise ConfigurationError(f"give batch_size ({batch_size}) or max_tokens ({max_tokens}), not both")
         check_splits(splits)
+        check_part(train_part or WHOLE)
         self.sources = sources
         self.cache_dir = Path(cache_dir)
         self.batch_size = DEFAULT_BATCH_SIZE if batch_size is None and max_tokens is None else batch_size
@@ -87,16 +100,20 @@ class ChemistryDataModule(LightningDataModule):
         self.max_atoms = max_atoms
         self.limit = limit
         self.wanted_properties = properties
+        self.labelled = labelled or []
+        self.train_part = tuple(train_part or WHOLE)
+        self.part_seed = part_seed
         for entry in requests or []:
-            Wishes.parse({key: value for key, value in entry.items() if key != "count"})
-        self.requests: list[Request] = expand_requests(requests or [], seed)
+            check_entry(entry)
+        self.request_entries = list(requests or [])
         self.request_batch_size = request_batch_size
         self.seed = seed
         self.num_workers = num_workers
 
     def prepare_data(self) -> None:
-        """Build the stores that the cache lacks; `predict` alone needs none."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+        """Build the stores that the cache lacks; `predict` needs none, unless requests are made from structures."""
+        predicting = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING
+        if not predicting or any("elements_of" in entry for entry in self.request_entries):
             for source in self.sources:
                 source.load(self.cache_dir)
 
@@ -109,7 +126,8 @@ class ChemistryDataModule(LightningDataModule):
                 total = sum(len(store) for store in self.stores)
                 raise DataError(
                     f"the {name} split is empty: {total} structures in all, splits={self.splits!r}, "
-                    f"max_atoms={self.max_atoms}; give fractions such as splits: [0.8, 0.1, 0.1]"
+                    f"max_atoms={self.max_atoms}, labelled={self.labelled}, train_part={list(self.train_part)}; "
+                    "give fractions such as splits: [0.8, 0.1, 0.1], or leave out less"
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -129,7 +147,25 @@ class ChemistryDataModule(LightningDataModule):
         """Lists of `Request`."""
         if not self.requests:
             raise ConfigurationError("nothing to sample: add data.requests, such as [{domain: molecule, count: 16}]")
-        return DataLoader(self.requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+        requests = self.drawn_requests()
+        return DataLoader(requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    def drawn_requests(self) -> list[Request]:
+        """The requests, with numbers in place of what is to be drawn; only then is the training split read."""
+        if not any(drawn_properties(request.wishes) for request in self.requests):
+            return self.requests
+        places = self.places("train")
+        structures = LabelledStructures(
+            self._joined("num_atoms")[places], self._joined("periodic")[places],
+            {name: self._label(name)[places] for name in self.properties},
+        )
+        return [structures.draw(request) for request in self.requests]
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """What `predict` samples; reads the data only where requests are made from structures."""
+        entries = [made for entry in self.request_entries for made in self._expand(entry)]
+        return expand_requests(entries, self.seed)
 
     @cached_property
     def stores(self) -> list[StructureStore]:
@@ -143,13 +179,9 @@ class ChemistryDataModule(LightningDataModule):
         Raises:
             DataError: if a wanted one is in no source.
         """
-        known = sorted({name for store in self.stores for name in store.label_names})
         for name in self.wanted_properties or []:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
-                raise DataError(f"no source has the property {name!r}: {hint}")
-        return known if self.wanted_properties is None else self.wanted_properties
+            self._check_label(name)
+        return self._known_labels if self.wanted_properties is None else self.wanted_properties
 
     def places(self, split: str) -> NDArray[np.int64]:
         """Places of a split's structures in the count through all stores, ascending."""
@@ -157,19 +189,28 @@ class ChemistryDataModule(LightningDataModule):
             raise ValueError(f"split is one of {', '.join(SPLITS)}, not {split!r}")
         return self._splits[split]
 
-    def structures(self, split: str, domain: str | None = None, limit: int | None = None) -> StructureView:
+    def structure(self, place: int) -> AtomicStructure:
+        """The structure at a place in the count through all stores, such as a request's ``reference``."""
+        return StructureView(self.stores, np.array([place]))[0]
+
+    def structures(
+        self, split: str, domain: str | None = None, limit: int | None = None, source: str | None = None
+    ) -> StructureView:
         """Structures of a split, each made when it is asked for.
 
         Args:
             split: train, val or test.
             domain: "molecule" or "crystal" alone; None: both.
             limit: at most this many, drawn by the seed of the data module; None: all.
+            source: those of the sources of this name alone, such as "cdvae-csv"; None: of all.
         """
         if domain not in (None, "molecule", "crystal"):
             raise ValueError(f"domain is 'molecule', 'crystal' or None, not {domain!r}")
         places = self.places(split)
         if domain is not None:
             places = places[self._joined("periodic")[places] == (domain == "crystal")]
+        if source is not None:
+            places = places[self._owned_by(source)[places]]
         return StructureView(self.stores, choose(places, limit, self.seed))
 
     def count_histogram(self) -> dict[str, Tensor]:
@@ -184,11 +225,24 @@ class ChemistryDataModule(LightningDataModule):
         places = self.places("train")
         statistics = {}
         for name in self.properties:
-            values = np.concatenate([store.label(name) for store in self.stores])[places]
+            values = self._label(name)[places]
             values = values[~np.isnan(values)]
             if len(values):
                 statistics[name] = (float(values.mean()), float(values.std()), len(values))
         return statistics
+
+    def property_unit(self, name: str) -> str:
+        """Unit of a property, "" where no source states one.
+
+        Raises:
+            DataError: if sources give it in different units.
+        """
+        units = sorted({store.units[name] for store in self.stores if name in store.units} - {""})
+        if len(units) > 1:
+            raise DataError(
+                f"{name} comes in {' and '.join(units)} from different sources: convert one of them, or use one source"
+            )
+        return units[0] if units else ""
 
     def elements(self) -> list[int]:
         """Atomic numbers in the training split, ascending."""
@@ -202,12 +256,52 @@ class ChemistryDataModule(LightningDataModule):
 
     @cached_property
     def _splits(self) -> dict[str, NDArray[np.int64]]:
-        parts = [assign_splits(store, self.splits, self.seed, self.max_atoms, self.limit) for store in self.stores]
+        for name in self.labelled:
+            self._check_label(name)
+        parts = [
+            assign_splits(
+                store, self.splits, self.seed, self.max_atoms, self.limit, self.labelled, self.train_part,
+                self.part_seed,
+            )
+            for store in self.stores
+        ]
         starts = store_starts(self.stores)
         return {
             name: np.concatenate([part[name] + start for part, start in zip(parts, starts, strict=True)])
             for name in SPLITS
         }
+
+    @property
+    def _known_labels(self) -> list[str]:
+        return sorted({name for store in self.stores for name in store.label_names})
+
+    def _check_label(self, name: str) -> None:
+        known = self._known_labels
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+            raise DataError(f"no source has the property {name!r}: {hint}")
+
+    def _label(self, name: str) -> NDArray[np.float64]:
+        return np.concatenate([store.label(name) for store in self.stores])
+
+    def _expand(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        if "elements_of" not in entry:
+            return [entry]
+        split, domain, source = entry["elements_of"], entry.get("domain"), entry.get("source")
+        chosen = self.structures(split, domain, entry.get("limit"), source)
+        if not len(chosen):
+            kind = " ".join(filter(None, [domain or "structure", source and f"of the source {source}"]))
+            raise DataError(f"the {split} split has no {kind} to make requests of: {entry}")
+        return expand_entry(entry, chosen)
+
+    def _owned_by(self, name: str) -> NDArray[np.bool_]:
+        """[n] True for structures of the sources of that name."""
+        known = sorted({source.name for source in self.sources})
+        if name not in known:
+            raise ConfigurationError(f"no source is called {name!r}: those of this data module are {', '.join(known)}")
+        lengths = [len(store) for store in self.stores]
+        return np.repeat([source.name == name for source in self.sources], lengths)
 
     def _joined(self, attribute: str) -> NDArray[Any]:
         return np.concatenate([getattr(store, attribute) for store in self.stores])

@@ -6,6 +6,7 @@ Shape legend: n atoms, k kept atoms.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from .collate import collate
 from .structure import AtomicStructure
 
 DOMAINS = ("crystal", "molecule")
-KEYS = ("domain", "num_atoms", "composition", "elements", "space_group", "properties", "keep")
+KEYS = ("domain", "num_atoms", "composition", "elements", "space_group", "properties", "keep", "reference")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Wishes:
         space_group: international number 1..230; 0: not told.
         properties: name -> wanted value, in the unit of the data set.
         keep: fragment that the sample must contain.
+        reference: place of a structure in the data that the sample is judged against; the model is not told.
     """
 
     domain: str | None = None
@@ -76,6 +78,7 @@ class Wishes:
     space_group: int = 0
     properties: dict[str, float] = field(default_factory=dict)
     keep: KeptFragment | None = None
+    reference: int | None = None
 
     @property
     def size(self) -> int | None:
@@ -108,10 +111,13 @@ class Wishes:
             raise UserError(f"space_group {space_group} was asked of a molecule: ask for domain: crystal")
         if num_atoms is not None and (not isinstance(num_atoms, int) or num_atoms < 1):
             raise UserError(f"num_atoms is a positive integer, not {num_atoms!r}")
+        reference = raw.get("reference")
+        if reference is not None and (not isinstance(reference, int) or reference < 0):
+            raise UserError(f"reference is the place of a structure in the data, 0 or more, not {reference!r}")
         wishes = Wishes(
             domain, num_atoms, parse_composition(raw.get("composition")), parse_elements(raw.get("elements")),
-            space_group, {name: float(value) for name, value in (raw.get("properties") or {}).items()},
-            read_fragment(str(raw["keep"])) if raw.get("keep") else None,
+            space_group, {name: parse_number(name, value) for name, value in (raw.get("properties") or {}).items()},
+            read_fragment(str(raw["keep"])) if raw.get("keep") else None, reference,
         )
         return wishes._checked()
 
@@ -128,6 +134,20 @@ class Wishes:
         if self.domain not in (None, domain):
             raise UserError(f"a {self.domain} was asked for around a fragment of a {domain}: change domain or keep")
         return replace(self, domain=domain)
+
+
+def parse_number(name: str, value: Any) -> float:
+    """The wanted value of a property."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(
+            f"property {name} is asked for as {value!r}: give a finite number (drawn stands only in the requests of a "
+            "data module, which draws a number from its training split)"
+        )
+    return number
 
 
 def parse_composition(raw: str | Mapping[Any, float] | None) -> dict[int, float]:
