@@ -1,0 +1,165 @@
+"""What GFMDiff's tracks see of a molecule: distances and angles in bases (arXiv 2401.02683, section 4.1).
+
+Shape legend: B batch, N atoms, R radial functions, Q angular functions.
+
+The published network embeds a basis linearly and passes that, beside what it already holds, through another linear map.
+Two linear maps in a row are one: their product is taken first, on the weights, so that the second never runs at full
+width over all pairs or triplets. The numbers are the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SOFTENING = 1.0
+"""Length, in the unit of the points, added to the distances that directions are divided by."""
+
+STRAIGHT = 1e-6
+"""How near to 1 a cosine may come: the slope of the arc cosine has no bound there."""
+
+Distances = Literal["squared", "plain"]
+"""What a pair's basis is of: squared distances up to 10, as released, or distances up to 6."""
+
+Angles = Literal["recurrent", "gaussian", "cosine", "none"]
+"""What a triplet is told: a state of its own that every layer fuses with its new angle, as released; Gaussians or
+cosines of the angle alone, which take no memory from layer to layer; nothing."""
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians exp(-sharpness (x - centre)²) at evenly spaced centres from 0.
+
+    Args:
+        count: how many.
+        step: between centres.
+        sharpness: inverse square width.
+    """
+
+    centres: Tensor
+
+    def __init__(self, count: int, step: float, sharpness: float) -> None:
+        super().__init__()
+        self.sharpness = sharpness
+        self.register_buffer("centres", torch.arange(count) * step, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., count] for values [...]."""
+        return torch.exp(-self.sharpness * (values[..., None] - self.centres).square())
+
+
+class DistanceBasis(GaussianBasis):
+    """R Gaussians of a pair's distance.
+
+    Squared distances up to 10, as released, are lengths up to 3.2, beyond which a pair looks like any other; and their
+    resolution falls as lengths grow.
+
+    Args:
+        kind: see `Distances`.
+    """
+
+    def __init__(self, kind: Distances = "squared") -> None:
+        super().__init__(*((50, 0.2, 10.0) if kind == "squared" else (48, 0.125, 64.0)))
+        self.kind = kind
+        self.count = len(self.centres)
+
+    def forward(self, squared: Tensor) -> Tensor:
+        """[B, N, N, R] for squared distances [B, N, N]."""
+        return super().forward(squared if self.kind == "squared" else (squared + 1e-8).sqrt())
+
+
+class AngleBasis(nn.Module):
+    """Q functions of the angle at an atom between the ways to two others.
+
+    Attributes:
+        count: Q.
+    """
+
+    count: int
+
+    @abstractmethod
+    def forward(self, points: Tensor, centres: Tensor) -> Tensor:
+        """[B, M, N, N, Q] for points [B, N, 3] seen from centres [B, M, 3], which are all or some of them."""
+
+
+class GaussianAngles(AngleBasis):
+    """32 Gaussians over 0 to π, as released; 0 where the first way has no length."""
+
+    count = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.basis = GaussianBasis(self.count, 0.1, 10.0)
+
+    def forward(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Gaussians of the angles."""
+        cosine, lengths = cosines(points, centres)
+        angle = torch.acos(cosine.clamp(-1 + STRAIGHT, 1 - STRAIGHT))
+        return self.basis(torch.where(lengths[..., None] > 0, angle, torch.zeros_like(angle)))
+
+
+class CosineAngles(AngleBasis):
+    """cos(q angle) for q = 0..7, by Chebyshev's recursion: no exponentials, and no slope without bound."""
+
+    count = 8
+
+    def forward(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Polynomials of the cosines."""
+        cosine, _ = cosines(points, centres)
+        terms = [torch.ones_like(cosine), cosine]
+        while len(terms) < self.count:
+            terms.append(2 * cosine * terms[-1] - terms[-2])
+        return torch.stack(terms, dim=-1)
+
+
+def pair_geometry(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances [B, N, N], and softened directions [B, N, N, 3] from j to i, of points [B, N, 3]."""
+    apart = points[:, :, None] - points[:, None]
+    squared = apart.square().sum(-1)
+    # no infinite slope where two points meet, as each does with itself
+    return squared, apart / ((squared + 1e-12).sqrt() + SOFTENING)[..., None]
+
+
+def cosines(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines [B, M, N, N] of angles at M centres between the ways to two points, and those ways' lengths [B, M, N].
+
+    Lengths are softened by 1e-5 as released, so that a way without length gives 0.
+    """
+    ways = points[:, None] - centres[:, :, None]
+    lengths = (ways.square().sum(-1) + 1e-24).sqrt()
+    units = ways / (lengths + 1e-5)[..., None]
+    return units @ units.transpose(-1, -2), ways.square().sum(-1)
+
+
+class FusedEmbedding(nn.Module):
+    """Linear embedding of a basis, fused with what is held: linear([embed(basis), held]), as one pass over each.
+
+    Args:
+        basis: functions of the basis.
+        embedded: width of its embedding.
+        held: width of what is held.
+        width: of the result.
+    """
+
+    def __init__(self, basis: int, embedded: int, held: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(basis, embedded)
+        self.fuse = nn.Linear(embedded + held, width)
+
+    def forward(self, basis: Tensor, held: Tensor) -> Tensor:
+        """[..., width] of basis [..., R] and held [..., H]."""
+        into, over = self.fuse.weight.split([self.embed.out_features, held.shape[-1]], dim=1)
+        bias = functional.linear(self.embed.bias, into, self.fuse.bias)
+        return functional.linear(basis, into @ self.embed.weight, bias) + functional.linear(held, over)
+
+    def cost(self) -> int:
+        """Multiply-adds per pair or triplet."""
+        held = self.fuse.in_features - self.embed.out_features
+        return self.fuse.out_features * (self.embed.in_features + held)
+
+    def fold_cost(self) -> int:
+        """Multiply-adds of the product of the weights, once a pass."""
+        return self.fuse.out_features * self.embed.out_features * self.embed.in_features
