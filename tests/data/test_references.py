@@ -101,7 +101,7 @@ def test_mistakes_are_found_before_data_load(entry: dict[str, Any], message: str
 
 
 def test_mistakes_that_need_the_data(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no source is called 'mp': those .* are other, random"):
+    with pytest.raises(ConfigurationError, match=r"no source is called 'mp': those .* are other, random"):
         _ = make_module(tmp_path, requests=[{"elements_of": "test", "source": "mp"}]).requests
     entry = {"elements_of": "test", "source": "random", "domain": "crystal"}
     sources = [RandomSource("molecule"), OtherSource("crystal", 30)]
