@@ -37,9 +37,9 @@ class DualTrackTransformer(Denoiser):
     """Node, pair and triplet tracks; an equivariant move of the atoms in every layer.
 
     Fields: ``position`` [B, N, 3], of zero mean over a molecule's atoms, ``element`` [B, N, C], ``number`` [B, N, 1]
-    and ``valence`` [B, N, 1]. The time is a channel beside the features, as published; vectors of the condition, such as a
-    property's, are added to the embedded atoms. The defaults are those released for QM9, with one exception: padding is
-    hidden from triplet attention, as meant there.
+    and ``valence`` [B, N, 1]. The time is a channel beside the features, as published; vectors of the condition, such
+    as a property's, are added to the embedded atoms. The defaults are those released for QM9, with one exception:
+    padding is hidden from triplet attention, as meant there.
 
     Args:
         elements: C.

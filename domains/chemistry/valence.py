@@ -1,0 +1,69 @@
+"""Valences that distances imply, as tensors: counted by the EDM bond table, or softly so that coordinates can learn.
+
+Shape legend: B molecules, N atoms, C kinds of elements.
+
+A pair closer than the longest single bond of its elements has order 1, closer than the longest double bond too 2, and
+so on (Hoogeboom et al. 2022, arXiv 2203.17003); the valence of an atom is the sum over its pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from polydit.data.chemistry.bonds import bond_table
+
+
+def bond_thresholds(elements: Sequence[int]) -> Tensor:
+    """[3, C, C] longest single, double and triple bonds between atomic numbers, Å; -inf where there is none."""
+    chosen = list(elements)
+    return torch.from_numpy(bond_table().thresholds[:, chosen][:, :, chosen]).float()
+
+
+def pair_distances(positions: Tensor) -> Tensor:
+    """[B, N, N] distances of positions [B, N, 3], with a finite slope where two atoms meet."""
+    apart = positions[:, :, None] - positions[:, None]
+    return (apart.square().sum(-1) + 1e-8).sqrt()
+
+
+def count_valences(distances: Tensor, kinds: Tensor, pairs: Tensor, thresholds: Tensor) -> Tensor:
+    """[B, N] summed bond orders by the table, whole numbers.
+
+    Args:
+        distances: [B, N, N] Å.
+        kinds: [B, N] long, places of the atoms' elements in the thresholds.
+        pairs: [B, N, N] bool, True between two different real atoms.
+        thresholds: [3, C, C] Å.
+    """
+    within = distances < thresholds[:, kinds[:, :, None], kinds[:, None]]
+    orders = within.to(torch.int8).cumprod(0).sum(0)
+    return torch.where(pairs, orders, 0).sum(-1).to(distances.dtype)
+
+
+def soften_valences(
+    distances: Tensor, probabilities: Tensor, pairs: Tensor, thresholds: Tensor, softness: float
+) -> Tensor:
+    """[B, N] expected summed bond orders, differentiable in distances and in probabilities.
+
+    A threshold is a sigmoid in distance; a higher order holds inside the lower ones. Summing over both atoms' elements
+    takes C² numbers a pair, so for many elements give probabilities of 0 and 1 to `count_valences` instead.
+
+    Args:
+        distances: [B, N, N] Å.
+        probabilities: [B, N, C] of each atom's element.
+        pairs: [B, N, N] bool, True between two different real atoms.
+        thresholds: [3, C, C] Å.
+        softness: Å over which a bond is neither there nor not.
+    """
+    margin = (thresholds[:, None, None, None] - distances[None, ..., None, None]) / softness
+    orders = torch.sigmoid(margin).cumprod(0).sum(0)  # [B, N, N, C, C]
+    expected = torch.einsum("bijcd,bic,bjd->bij", orders, probabilities, probabilities)
+    return torch.where(pairs, expected, 0.0).sum(-1)
+
+
+def different_pairs(mask: Tensor) -> Tensor:
+    """[B, N, N] bool, True between two different real atoms, of the mask [B, N]."""
+    same = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    return mask[:, :, None] & mask[:, None] & ~same
