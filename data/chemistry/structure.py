@@ -1,4 +1,4 @@
-"""One molecule or crystal, and its way in and out of RDKit, pymatgen and ASE.
+"""One molecule or crystal, and its way in and out of ASE, pymatgen, RDKit and torch-geometric.
 
 Shape legend: n atoms.
 """
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polydit.platform.errors import require
-
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ase import Atoms
-    from pymatgen.core import Structure
+    from pymatgen.core import Molecule, Structure
+    from rdkit.Chem import Mol
+    from torch_geometric.data import Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +25,10 @@ class AtomicStructure:
     """Atoms in space, periodic or not.
 
     Args:
-        numbers: [n] int64 atomic numbers, 1 = hydrogen.
+        numbers: [n] int64 atomic numbers, 1 = hydrogen; 0 is a dummy atom, which stores refuse.
         positions: [n, 3] float64 Cartesian coordinates, Å.
         cell: [3, 3] float64 lattice vectors as rows, Å; None for a molecule.
-        labels: scalar properties by name, in the unit its data set states.
+        labels: scalar properties by name, in the unit its data set states; NaN is missing.
         name: identifier in its source, for messages and files.
     """
 
@@ -49,48 +51,67 @@ class AtomicStructure:
         return np.asarray(np.linalg.solve(self.cell.T, self.positions.T).T % 1.0, dtype=np.float64)
 
     def to_ase(self) -> Atoms:
-        """ASE atoms, labels in ``info``."""
-        require("ase", "chemistry")
-        from ase import Atoms
+        """ASE atoms, labels in ``info``; see `polydit.data.chemistry.interchange`."""
+        from .interchange import to_ase
 
-        return Atoms(
-            numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.is_periodic,
-            info={**self.labels, "name": self.name},
-        )
+        return to_ase(self)
 
-    def to_pymatgen(self) -> Structure:
-        """A pymatgen structure of a crystal, labels in ``properties``."""
-        require("pymatgen", "chemistry")
-        from pymatgen.core import Structure
+    def to_pymatgen(self, wrap: bool = False) -> Any:
+        """A pymatgen ``Structure`` of a crystal (atoms moved into the cell if `wrap`), a ``Molecule`` of a molecule."""
+        from .interchange import to_pymatgen
 
-        if self.cell is None:
-            raise ValueError(f"molecule {self.name!r} has no cell: use to_ase() or the RDKit conversion")
-        return Structure(
-            self.cell, self.numbers.tolist(), self.positions, coords_are_cartesian=True, to_unit_cell=True,
-            properties=dict(self.labels),
-        )
+        return to_pymatgen(self, wrap)
+
+    def to_rdkit(self, sanitize: bool = True) -> Mol | None:
+        """RDKit molecule of a molecule, bonds inferred from distances; None where `sanitize` and RDKit refuses it."""
+        from .interchange import to_rdkit
+
+        return to_rdkit(self, sanitize)
+
+    def to_torch_geometric(self) -> Data:
+        """torch-geometric data with ``z``, ``pos``, ``cell`` of a crystal, ``labels`` and ``name``."""
+        from .interchange import to_torch_geometric
+
+        return to_torch_geometric(self)
 
     @staticmethod
     def from_ase(atoms: Atoms, name: str = "") -> AtomicStructure:
         """Structure from ASE atoms; periodic if any direction is."""
-        numeric: dict[str, Any] = {k: v for k, v in atoms.info.items() if isinstance(v, int | float | np.number)}
-        return AtomicStructure(
-            np.asarray(atoms.numbers, dtype=np.int64), np.asarray(atoms.positions, dtype=np.float64),
-            np.asarray(atoms.cell.array, dtype=np.float64) if atoms.pbc.any() else None,
-            {k: float(v) for k, v in numeric.items()}, name or str(atoms.info.get("name", "")),
-        )
+        from .interchange import from_ase
+
+        return from_ase(atoms, name)
 
     @staticmethod
-    def from_pymatgen(structure: Structure, name: str = "", labels: dict[str, float] | None = None) -> AtomicStructure:
-        """Structure from an ordered pymatgen structure.
+    def from_pymatgen(
+        structure: Structure | Molecule, name: str = "", labels: Mapping[str, float] | None = None
+    ) -> AtomicStructure:
+        """Structure from an ordered pymatgen structure or molecule.
 
         Raises:
             ValueError: if a site is partially occupied or shared by elements.
         """
-        if not structure.is_ordered:
-            raise ValueError(f"{name or structure.formula}: partial occupancy; order the structure (pymatgen's "
-                             "OrderDisorderedStructureTransformation) or drop it")
-        return AtomicStructure(
-            np.asarray(structure.atomic_numbers, dtype=np.int64), np.asarray(structure.cart_coords, dtype=np.float64),
-            np.asarray(structure.lattice.matrix, dtype=np.float64), dict(labels or {}), name,
-        )
+        from .interchange import from_pymatgen
+
+        return from_pymatgen(structure, name, labels)
+
+    @staticmethod
+    def from_rdkit(molecule: Mol, name: str = "", conformer: int = -1) -> AtomicStructure:
+        """Structure of an RDKit molecule with explicit hydrogens and a conformer.
+
+        Raises:
+            ValueError: if atoms lack coordinates.
+        """
+        from .interchange import from_rdkit
+
+        return from_rdkit(molecule, name, conformer)
+
+    @staticmethod
+    def from_torch_geometric(data: Data, name: str = "", targets: Sequence[str] = ()) -> AtomicStructure:
+        """Structure from one torch-geometric graph with ``z`` and ``pos``; `targets` name the columns of ``y``.
+
+        Raises:
+            ValueError: if one of them is missing.
+        """
+        from .interchange import from_torch_geometric
+
+        return from_torch_geometric(data, name, targets)

@@ -1,19 +1,22 @@
-"""Samples as files of chemistry: SDF for molecules, CIF for crystals, extended XYZ for both.
+"""Samples as files of chemistry: SDF for molecules, CIF for crystals, extended XYZ and an ASE database for both.
 
 Every record states its position in the run (``index``), its ``seed`` and its ``request`` as JSON, so that it can be
-made again alone. Broken samples are written too, as far as the format allows, and say what is wrong with them: no
-file holds fewer samples than were generated.
+made again alone; labels stand beside them, except in CIF, which has no place for any. Broken samples are written too,
+as far as the format allows, and say what is wrong with them: no file holds fewer samples than were generated.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polydit.data.chemistry.formats import write_ase_database, write_extxyz
+from polydit.data.chemistry.labels import LABELS, split_labels
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.platform.errors import require
 from polydit.platform.evaluation.writer import Writer
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 SMALLEST_VOLUME = 1e-3
 """Å³; a flatter cell has no usable inverse, so its fractional coordinates mean nothing."""
+
+
+_FIELD = re.compile(r"[A-Za-z][\w .,/()-]*", re.ASCII)
+"""Names that a data field of an SDF may have without harm to the file."""
 
 
 class SDFWriter(Writer):
@@ -89,6 +96,35 @@ class ExtxyzWriter(Writer):
         return paths
 
 
+class ASEDatabaseWriter(Writer):
+    """Writes ``structures.db``, an ASE database with one row a molecule or crystal.
+
+    ``key_value_pairs`` hold index, seed, what was asked for (``request_domain="crystal"``) and the labels, as far as
+    ASE allows their names; ``data`` holds the request, name and labels in full. A batch enters in one transaction, and
+    replaces what an attempt before it left.
+    """
+
+    def write(self, samples: list[Sample], folder: Path, start: int = 0) -> list[Path]:
+        """Add rows for the structures among `samples`."""
+        path = folder / "structures.db"
+        chosen = [(index, s) for index, s in enumerate(samples, start) if isinstance(s.item, AtomicStructure)]
+        if not chosen:
+            return []
+        write_ase_database(
+            path, [sample.item for _, sample in chosen], [describe_row(index, s.request) for index, s in chosen], start
+        )
+        return [path]
+
+
+def describe_row(index: int, request: Request) -> dict[str, Any]:
+    """What a row of `ASEDatabaseWriter` says beside the structure."""
+    wishes = json.loads(format_request(request))
+    return {
+        **{f"request_{name}": value for name, value in wishes.items()},
+        "index": index, "seed": request.seed, "request": wishes,
+    }
+
+
 def iterate_structures(
     samples: list[Sample], start: int, periodic: bool
 ) -> Iterator[tuple[int, Request, AtomicStructure]]:
@@ -105,7 +141,7 @@ def annotate_molecule(structure: AtomicStructure, index: int, request: Request) 
     molecule = to_rdkit(structure, sanitize=False)
     assert molecule is not None, "an unsanitised molecule is never refused"
     fields = {
-        "_Name": structure.name or f"sample {index}",
+        "_Name": " ".join(structure.name.split()) or f"sample {index}",  # one line
         "index": str(index),
         "seed": str(request.seed),
         "request": format_request(request),
@@ -115,14 +151,18 @@ def annotate_molecule(structure: AtomicStructure, index: int, request: Request) 
     if not finite:
         molecule.GetConformer().SetPositions(np.zeros_like(structure.positions))
         fields["problem"] = "coordinates are not finite"
-    for name, value in fields.items():
-        molecule.SetProp(name, value)
+    for name in list(molecule.GetPropNames()):  # RDKit's own text of a number has fewer digits
+        molecule.ClearProp(name)
+    plain, rest = split_labels(structure.labels, lambda name, _: name not in fields and bool(_FIELD.fullmatch(name)))
+    texts = {name: repr(float(value)) for name, value in plain.items()}
+    for name, text in {**texts, **({LABELS: json.dumps(rest)} if rest else {}), **fields}.items():
+        molecule.SetProp(name, text)
     return molecule
 
 
 def format_cif(structure: AtomicStructure, index: int, request: Request) -> str:
     """CIF text of a crystal with the data items of `CIFWriter`."""
-    cif = require("pymatgen.io.cif", "chemistry").CifWriter(structure.to_pymatgen())
+    cif = require("pymatgen.io.cif", "chemistry").CifWriter(structure.to_pymatgen(wrap=True))
     # A text field, since quotation marks may not be nested in CIF; pymatgen takes " #" for a comment even there.
     wishes = format_request(request).replace("#", "\\u0023")
     return (
@@ -133,17 +173,11 @@ def format_cif(structure: AtomicStructure, index: int, request: Request) -> str:
 
 def append_extxyz(path: Path, entries: list[tuple[int, Request, AtomicStructure]]) -> None:
     """Append structures to an extended XYZ file."""
-    write = require("ase.io", "chemistry").write
-    images = []
-    for index, request, structure in entries:
-        atoms = structure.to_ase()
-        if not structure.name:
-            del atoms.info["name"]
-        # Within quotes a reader takes each backslash for an escape; ASE's writer does so only for quotation marks.
-        wishes = format_request(request).replace("\\", "\\\\")
-        atoms.info.update(index=index, seed=request.seed, request=wishes)
-        images.append(atoms)
-    write(path, images, format="extxyz", append=path.exists())
+    write_extxyz(
+        path, [structure for _, _, structure in entries],
+        [{"index": index, "seed": request.seed, "request": format_request(request)} for index, request, _ in entries],
+        append=path.exists(),
+    )
 
 
 def format_request(request: Request) -> str:

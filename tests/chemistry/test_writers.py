@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
+from polydit.data.chemistry.sources.parsing import parse_file
 from polydit.data.chemistry.structure import AtomicStructure
-from polydit.domains.chemistry.writers import CIFWriter, ExtxyzWriter, SDFWriter
+from polydit.domains.chemistry.writers import ASEDatabaseWriter, CIFWriter, ExtxyzWriter, SDFWriter
+from polydit.platform.evaluation.writer import SampleWriter
 from polydit.platform.requests import Request, Sample
 
 Chem = pytest.importorskip("rdkit.Chem")
@@ -140,7 +145,7 @@ def test_extxyz_round_trip(tmp_path: Path) -> None:
 
 
 def test_other_items_and_no_samples_write_nothing(tmp_path: Path) -> None:
-    for writer in (SDFWriter(), CIFWriter(), ExtxyzWriter()):
+    for writer in (SDFWriter(), CIFWriter(), ExtxyzWriter(), ASEDatabaseWriter()):
         assert writer.write([], tmp_path) == writer.write([Sample(Request(0), "not a structure")], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -168,3 +173,66 @@ def test_real_molecules_and_crystals_survive(tmp_path: Path, shared_data: Path) 
         again = core.Structure.from_file(path)
         assert again.composition == structure.to_pymatgen().composition
         assert again.volume == pytest.approx(abs(np.linalg.det(cell)), rel=1e-6)
+
+
+LABELS = {"energy": -3.5, "gap": 1 / 3, "tiny": 5e-324, "pbc": 1.0, "seed": 2.0, "a>b\nc": 3.0, "missing": float("nan")}
+
+
+@pytest.mark.parametrize("writer", [SDFWriter(), ExtxyzWriter(), ASEDatabaseWriter()])
+def test_labels_and_names_come_back_to_the_bit(tmp_path: Path, writer: Any) -> None:
+    named = replace(WATER, labels=LABELS, name="water 1")
+    (path,) = writer.write(wrap(named, WATER, wishes=WISHES), tmp_path)
+    first, second = parse_file(path, "file")
+    np.testing.assert_equal(first.labels, LABELS)  # index and seed of the sample are no labels of it
+    assert first.name.endswith("water 1") and second.labels == {}
+
+
+def test_database_round_trip(tmp_path: Path) -> None:
+    wishes = {"domain": "crystal", "num_atoms": 2, "composition": {"Na": 1}, "space group": 225, "text": "12"}
+    samples = wrap(WATER, ROCK_SALT, CLASHING, FLAT, wishes=wishes)
+    assert ASEDatabaseWriter().write(samples[:2], tmp_path) == [tmp_path / "structures.db"]
+    ASEDatabaseWriter().write([Sample(Request(0), "not a structure"), *samples[2:]], tmp_path, 2)
+    with pytest.importorskip("ase.db").connect(tmp_path / "structures.db") as database:
+        rows = list(database.select())
+        assert [row.index for row in rows] == [0, 1, 3, 4] and [row.seed for row in rows] == [100, 101, 102, 103]
+        assert database.count("request_domain=crystal,request_num_atoms=2,seed>101") == 2
+    assert set(rows[1].key_value_pairs) == {"index", "seed", "request_domain", "request_num_atoms"}
+    assert rows[1].data["request"] == wishes
+    for row, structure in zip(rows, (WATER, ROCK_SALT, CLASHING, FLAT), strict=True):
+        np.testing.assert_array_equal(row.positions, structure.positions)
+    np.testing.assert_array_equal(rows[1].cell, ROCK_SALT.cell)
+
+
+class Waters(pytorch_lightning.LightningModule):
+    """Answers every request with water, but for one seed."""
+
+    def predict_step(self, batch: list[Request], batch_idx: int) -> list[Sample]:
+        if any(request.seed == 3 for request in batch):
+            raise RuntimeError("no sample today")
+        return [Sample(request, WATER) for request in batch]
+
+
+def run_writer(folder: Path, seeds: list[int]) -> None:
+    trainer = pytorch_lightning.Trainer(
+        accelerator="cpu", default_root_dir=folder, callbacks=[SampleWriter([ASEDatabaseWriter()])], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.predict(Waters(), DataLoader([Request(seed) for seed in seeds], batch_size=2, collate_fn=list))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_runs_repeated_and_interrupted_leave_whole_databases(tmp_path: Path) -> None:
+    connect = pytest.importorskip("ase.db").connect
+
+    def read(folder: str) -> list[int]:
+        return [row.seed for row in connect(tmp_path / folder / "structures.db").select()]
+
+    for _ in range(2):
+        run_writer(tmp_path, [5, 6, 7])
+        assert read("samples") == [5, 6, 7]
+    with pytest.raises(RuntimeError, match="no sample today"):
+        run_writer(tmp_path, [8, 9, 3])
+    assert read("samples") == [5, 6, 7] and read("samples.partial") == [8, 9]
+    run_writer(tmp_path, [10])
+    assert read("samples") == [10] and read("samples.interrupted-1") == [8, 9]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["manifest.json", "structures.db"]

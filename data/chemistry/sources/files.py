@@ -1,4 +1,4 @@
-"""Your own data: a folder or file of CIF, POSCAR, SDF, XYZ, extxyz, or an ASE database."""
+"""Your own data: a folder or file of CIF, POSCAR, SDF, XYZ, extxyz, or an ASE database (SQLite or JSON)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from .cdvae import SPLIT_FILES
 from .parsing import KNOWN_FORMATS, find_parser, parse_file
 
 
+LABELS_VERSION = 2
+"""Part of every cache key here; raise it when files give other labels or names than before."""
+
+
 class FilesSource(Source):
     """Every structure in a file, or in all files of a folder and below.
 
     Files in a folder called train, val or test belong to that split; the others are split by seed. Numbers that stand
-    beside a structure (SDF fields, extxyz info, ASE database keys) become its labels.
+    beside a structure (SDF fields, extxyz info, ASE database keys) become its labels; what an ASE calculation found
+    becomes the label ``energy``, eV. Index and seed of our own samples are no labels.
 
     Args:
         path: file or folder.
@@ -65,7 +70,7 @@ class FilesSource(Source):
         return {
             "root": str(root.absolute()), "files": describe_files(files, root), "pattern": self.pattern,
             "niggli": self.niggli, "find_space_groups": self.find_space_groups,
-            "minimum_distance": self.minimum_distance,
+            "minimum_distance": self.minimum_distance, "labels": LABELS_VERSION,
         }  # fmt: skip
 
     def read(self, writer: StoreWriter) -> None:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ..labels import LABELS, NAME, collect_labels, read_group
 from ..store import BadRecord
 from ..structure import AtomicStructure
 
@@ -20,11 +19,13 @@ Parsed = list[AtomicStructure | BadRecord]
 """What one file gave, in its order."""
 
 
-def parse_file(path: Path, name: str) -> Parsed:
-    """Every structure in the file at `path`; `name` is what messages call it.
+def parse_file(path: str | Path, name: str = "") -> Parsed:
+    """Every structure in the file at `path`, labels included; `name` is what messages call it, empty: the file's name.
 
     A file that cannot be read gives one `BadRecord`; it never stops the others.
     """
+    path = Path(path)
+    name = name or path.name
     parser = find_parser(path)
     if parser is None:
         return [BadRecord(name, f"unknown format {path.suffix or path.name!r}; known are {', '.join(KNOWN_FORMATS)}")]
@@ -36,9 +37,11 @@ def parse_file(path: Path, name: str) -> Parsed:
 
 
 def find_parser(path: Path) -> Callable[[Path, str], Parsed] | None:
-    """Function that parses a file of this name, None if the format is unknown."""
+    """Function that parses a file, by its name; of JSON only ASE's databases. None if the format is unknown."""
     if path.stem.upper() in ("POSCAR", "CONTCAR") or path.name.upper().startswith(("POSCAR", "CONTCAR")):
         return _parse_poscar
+    if path.suffix.lower() == ".json" and not _is_ase_json(path):
+        return None
     return PARSERS.get(path.suffix.lower())
 
 
@@ -82,11 +85,12 @@ def _parse_ase(path: Path, name: str) -> Parsed:
     # Frame by frame, so that the frames before a broken one are kept.
     try:
         for i, atoms in enumerate(iread(path, index=":", format="extxyz")):
-            parsed.append(_from_ase(atoms, f"{name} frame {i + 1}"))
+            structure = AtomicStructure.from_ase(atoms)
+            parsed.append(replace(structure, name=_join(f"{name} frame {i + 1}", structure.name)))
     except (ValueError, KeyError, IndexError, OSError, UnknownFileTypeError, UnicodeDecodeError) as error:
         parsed.append(BadRecord(f"{name} frame {len(parsed) + 1}", f"ASE cannot read this frame: {_short(error)}"))
     if len(parsed) == 1 and isinstance(parsed[0], AtomicStructure):
-        return [replace(parsed[0], name=name)]
+        return [replace(parsed[0], name=name + parsed[0].name.removeprefix(f"{name} frame 1"))]
     return parsed
 
 
@@ -97,13 +101,25 @@ def _parse_ase_database(path: Path, name: str) -> Parsed:
 
     parsed: Parsed = []
     try:
-        for row in connect(path).select():
-            structure = _from_ase(row.toatoms(), f"{name} id {row.id}")
-            values = {k: float(v) for k, v in row.key_value_pairs.items() if isinstance(v, int | float)}
-            parsed.append(replace(structure, labels={**structure.labels, **values}))
-    except (sqlite3.DatabaseError, ValueError, KeyError) as error:
+        for row in connect(path, type="json" if path.suffix.lower() == ".json" else "db").select():
+            structure = AtomicStructure.from_ase(row.toatoms())
+            # What we wrote says what its labels are; in a row of others they are the keys that hold a number.
+            if isinstance(row.data.get(LABELS), dict):
+                labels = read_group(row.data[LABELS])
+            else:
+                labels = {**structure.labels, **collect_labels(row.key_value_pairs)}
+            parsed.append(replace(structure, labels=labels, name=_join(f"{name} id {row.id}", row.data.get(NAME, ""))))
+    except (sqlite3.DatabaseError, ValueError, KeyError, AttributeError, TypeError) as error:
         parsed.append(BadRecord(name, f"ASE cannot read this database: {_short(error)}"))
     return parsed
+
+
+def _is_ase_json(path: Path) -> bool:
+    """Whether a JSON file is a database of ASE, which ends with the number of its next row."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(file.tell() - 200, 0))
+        return b'"nextid"' in file.read()
 
 
 def _parse_sdf(path: Path, name: str) -> Parsed:
@@ -116,7 +132,7 @@ def _parse_sdf(path: Path, name: str) -> Parsed:
             supplier = Chem.SDMolSupplier()
             supplier.SetData(block, removeHs=False)
             mol = next(iter(supplier), None)
-            parsed.append(from_rdkit(mol, f"{name} record {i + 1}"))
+            parsed.append(_from_rdkit(mol, f"{name} record {i + 1}"))
     return parsed
 
 
@@ -132,23 +148,14 @@ def _sdf_blocks(path: Path) -> Iterator[str]:
         yield "".join(lines)
 
 
-def from_rdkit(mol: Mol | None, name: str) -> AtomicStructure | BadRecord:
-    """Structure of an RDKit molecule with 3D coordinates, its numeric properties as labels."""
+def _from_rdkit(mol: Mol | None, name: str) -> AtomicStructure | BadRecord:
     if mol is None:
         return BadRecord(name, "RDKit refuses this molecule (unreadable block, or a valence that chemistry forbids)")
-    if mol.GetNumConformers() == 0 or (mol.GetNumAtoms() > 1 and not mol.GetConformer().Is3D()):
-        return BadRecord(name, "no 3D coordinates; embed the molecule first, or give its SMILES to SmilesSource")
-    implicit = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
-    if implicit:
-        return BadRecord(name, f"{implicit} hydrogens have no coordinates; add them (RDKit: AddHs with addCoords=True)")
-    labels = {}
-    for key, value in mol.GetPropsAsDict().items():
-        if isinstance(value, int | float) and not key.startswith("_"):
-            labels[key] = float(value)
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
-    title = mol.GetProp("_Name") if mol.HasProp("_Name") else ""
-    positions = np.asarray(mol.GetConformer().GetPositions(), dtype=np.float64)
-    return AtomicStructure(numbers, positions, None, labels, f"{name} {title}".strip())
+    try:
+        structure = AtomicStructure.from_rdkit(mol)
+    except ValueError as error:
+        return BadRecord(name, str(error))
+    return replace(structure, name=_join(name, structure.name))
 
 
 def _from_pymatgen(structure: Any, name: str) -> AtomicStructure | BadRecord:
@@ -158,12 +165,9 @@ def _from_pymatgen(structure: Any, name: str) -> AtomicStructure | BadRecord:
         return BadRecord(name, str(error).removeprefix(f"{name}: "))
 
 
-def _from_ase(atoms: Any, name: str) -> AtomicStructure:
-    structure = AtomicStructure.from_ase(atoms, name)
-    results = atoms.calc.results if atoms.calc is not None else {}
-    if "energy" in results:
-        return replace(structure, labels={**structure.labels, "energy": float(results["energy"])})
-    return structure
+def _join(name: str, title: str) -> str:
+    """Where a record stands, and what it calls itself."""
+    return f"{name} {title}".strip()
 
 
 def _part(name: str, index: int, count: int) -> str:
@@ -184,6 +188,7 @@ PARSERS: dict[str, Callable[[Path, str], Parsed]] = {
     ".xyz": _parse_ase,
     ".extxyz": _parse_ase,
     ".db": _parse_ase_database,
+    ".json": _parse_ase_database,
 }
 """Suffix -> parser."""
 

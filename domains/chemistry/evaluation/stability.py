@@ -1,78 +1,20 @@
-"""Bond orders from distances and the stability they imply, by the EDM bond table.
+"""The stability that bond orders imply, by the EDM bond table.
 
-Shape legend: n atoms of one molecule, Z atomic number.
+Shape legend: n atoms of one molecule.
 
-Source: Hoogeboom et al. 2022 (arXiv 2203.17003); the numbers stand in ``tables/bonds.json``. The rule knows no
-aromatic bonds: a ring whose bonds are all alike (benzene, 1.39 Å) counts as single-bonded, and its carbons as unstable.
-This belongs to the published metric, and is part of why real QM9 molecules reach 95 % and not 100 %.
+Source: Hoogeboom et al. 2022 (arXiv 2203.17003). The table knows no aromatic bonds, so that benzene's carbons count as
+unstable. This belongs to the published metric, and is part of why real QM9 molecules reach 95 % and not 100 %.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-
 import numpy as np
 from numpy.typing import NDArray
 
+from polydit.data.chemistry.bonds import MAX_VALENCE, BondTable, bond_table, infer_bond_orders
 from polydit.data.chemistry.structure import AtomicStructure
 
-NUM_ELEMENTS = 119
-"""Length of tables that are indexed by atomic number 0..118."""
-
-_MAX_VALENCE = 8
-
-
-@dataclass(frozen=True)
-class BondTable:
-    """Thresholds and valences, indexed by atomic number.
-
-    Args:
-        thresholds: [3, Z, Z] Å; a pair closer than ``thresholds[k - 1]`` may have order k; -inf where order k has no
-            length.
-        allowed: [Z, V] bool, whether an atom may have a summed bond order of 0..V-1.
-    """
-
-    thresholds: NDArray[np.float64]
-    allowed: NDArray[np.bool_]
-
-
-@cache
-def bond_table() -> BondTable:
-    """The table of ``tables/bonds.json`` as arrays."""
-    from ase.data import atomic_numbers
-
-    text = resources.files("polydit.domains.chemistry.tables").joinpath("bonds.json").read_text(encoding="utf-8")
-    table = json.loads(text)
-    thresholds = np.full((3, NUM_ELEMENTS, NUM_ELEMENTS), -np.inf)
-    for order, name in enumerate(("single", "double", "triple")):
-        for pair, length in table["lengths"][name].items():
-            a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
-            thresholds[order, a, b] = thresholds[order, b, a] = (length + table["margins"][name]) / 100
-    allowed = np.zeros((NUM_ELEMENTS, _MAX_VALENCE), dtype=bool)
-    for symbol, valences in table["valences"].items():
-        allowed[atomic_numbers[symbol], valences] = True
-    return BondTable(thresholds, allowed)
-
-
-def infer_bond_orders(numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bond order of every pair of atoms by distance: 3, 2, 1 or 0.
-
-    A pair is tested for single, then double, then triple; a higher order needs every lower one (EDM).
-
-    Args:
-        numbers: [n] atomic numbers; elements outside the table bond to nothing.
-        positions: [n, 3] Å.
-
-    Returns:
-        [n, n] symmetric orders with a zero diagonal.
-    """
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    np.fill_diagonal(distance, np.inf)
-    within = distance < bond_table().thresholds[:, numbers[:, None], numbers[None]]
-    return np.logical_and.accumulate(within, axis=0).sum(axis=0)
+__all__ = ["BondTable", "bond_table", "check_stability", "find_stable_atoms", "infer_bond_orders"]
 
 
 def find_stable_atoms(numbers: NDArray[np.int64], orders: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -86,7 +28,7 @@ def find_stable_atoms(numbers: NDArray[np.int64], orders: NDArray[np.int64]) -> 
         [n] bool.
     """
     valence = orders.sum(axis=1)
-    listed = valence < _MAX_VALENCE
+    listed = valence < MAX_VALENCE
     return listed & bond_table().allowed[numbers, np.where(listed, valence, 0)]
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
+from polydit.data.chemistry.bonds import read_bond_table
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.platform.evaluation.pool import map_items
 from polydit.platform.evaluation.writer import write_atomically
@@ -58,8 +58,7 @@ def _collect(molecules: Sequence[AtomicStructure], convention: Convention, proce
 
 
 def _digest(molecules: Sequence[AtomicStructure], convention: Convention) -> str:
-    table = resources.files("polydit.domains.chemistry.tables").joinpath("bonds.json").read_bytes()
-    digest = hashlib.sha256(table + convention.encode())
+    digest = hashlib.sha256(read_bond_table() + convention.encode())
     for molecule in molecules:
         digest.update(len(molecule.numbers).to_bytes(4, "little"))
         digest.update(molecule.numbers.tobytes())
