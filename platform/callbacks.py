@@ -40,7 +40,8 @@ class StepSeeds(Callback):
     """Seed torch's global generator before every training step from (seed, step).
 
     What draws from it (dropout, a plug-in's own noise) then gives the same numbers in a resumed run as in one that was
-    never interrupted, however often validation ran in between; no random state has to be saved.
+    never interrupted, however often validation ran in between; no random state has to be saved. A batch is known by its
+    place among those of all processes, as in `GenerativeModule`.
 
     Args:
         seed: seed of the run.
@@ -51,7 +52,8 @@ class StepSeeds(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the step."""
-        key = f"{self.seed}/{trainer.global_rank}/{trainer.current_epoch}/{batch_idx}".encode()
+        place = batch_idx * trainer.world_size + trainer.global_rank
+        key = f"{self.seed}/0/{trainer.current_epoch}/{place}".encode()
         torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little"))
 
 
@@ -92,7 +94,9 @@ class StopOnNaN(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the first step whose loss is not finite, on the device."""
-        loss = outputs["loss"].detach()
+        # With several processes their mean, which the module has logged, so that all stop together.
+        metrics = trainer.callback_metrics if trainer.world_size > 1 else {}
+        loss = metrics.get("train/loss", outputs["loss"]).detach()
         if self._first is None:
             self._first = torch.full_like(loss, -1.0)
         newly_bad = ~torch.isfinite(loss) & (self._first < 0)
@@ -103,9 +107,10 @@ class StopOnNaN(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to write weights that are not finite over the last good ones."""
         self._raise_if_bad(trainer)
-        for name, tensor in pl_module.named_parameters():
-            if not torch.isfinite(tensor).all():
-                self._stop(trainer, trainer.global_step, f"weight {name}")
+        bad = [name for name, tensor in pl_module.named_parameters() if not torch.isfinite(tensor).all()]
+        # Of sharded weights each process sees a part.
+        if trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
+            self._stop(trainer, trainer.global_step, f"weight {(bad or ['of another process'])[0]}")
 
     def _raise_if_bad(self, trainer: Trainer) -> None:
         if self._first is not None and self._first >= 0:
@@ -131,19 +136,32 @@ class StopOnSignal(Callback):
     """On Ctrl-C, or when a scheduler ends the job, finish the step, save ``last.ckpt`` and stop.
 
     An interrupt in the middle of an optimizer step would leave weights that belong to no step; waiting for its end
-    keeps resuming exact. A second Ctrl-C stops at once and leaves the checkpoint that there is.
+    keeps resuming exact. A second Ctrl-C stops at once and leaves the checkpoint that there is. Several processes stop
+    after the same step, whichever of them the signal reached first.
+
+    Args:
+        every_n_steps: on an accelerator, steps between questions whether another process is to stop, since each waits
+            for the device. On a CPU it is asked at every step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_steps: int = 25) -> None:
+        self.every_n_steps = every_n_steps
         self.requested = False
-        self._previous: Any = None
+        self._terminated = False
+        self._is_first = True
+        self._previous: dict[int, Any] = {}
         self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C; before data workers start, so that they do not die of it."""
-        self.requested = False
+        self.requested = self._terminated = False
+        self._is_first = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._request)
+            self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._request)}
+            if trainer.world_size > 1:
+                # Lightning's own handler talks to the other processes from wherever it finds this one, at worst in the
+                # middle of their exchange of gradients, where all then wait for one another.
+                self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember where training starts."""
@@ -154,7 +172,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Save and stop, once an optimizer step is complete."""
         complete, self._step = trainer.global_step != self._step, trainer.global_step
-        if not complete or not (self.requested or trainer.received_sigterm):
+        if not complete or not self._is_due(trainer):
             return
         path = Path(trainer.default_root_dir) / CHECKPOINTS / LAST
         trainer.save_checkpoint(path, weights_only=False)
@@ -173,17 +191,28 @@ class StopOnSignal(Callback):
         self._restore()
         self.requested = True
 
+    def _is_due(self, trainer: Trainer) -> bool:
+        wanted = self.requested or self._terminated or trainer.received_sigterm
+        if trainer.world_size == 1:
+            return wanted
+        asks = trainer.strategy.root_device.type == "cpu" or trainer.global_step % self.every_n_steps == 0
+        return asks and trainer.strategy.reduce_boolean_decision(wanted, all=False)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        self._terminated = True
+
     def _request(self, number: int, frame: Any) -> None:
         if self.requested:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
         self.requested = True
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+        if self._is_first:
+            print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
 
 class RunCheckpoint(Checkpoint):

@@ -30,7 +30,8 @@ class GenerativeModule(LightningModule):
     """Trains and samples a `System` under Lightning.
 
     Every step draws its randomness from a generator seeded by (seed, step), so a resumed run continues to the same
-    numbers as an uninterrupted one, and validation losses of two epochs differ by the weights alone.
+    numbers as an uninterrupted one, and validation losses of two epochs differ by the weights alone. A batch is known
+    by its place among those of all processes: n processes train to the numbers of one that accumulates n batches.
 
     Args:
         system: what is trained.
@@ -59,20 +60,27 @@ class GenerativeModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Let the system take its statistics from the training split."""
-        if stage == "fit":
-            datamodule = getattr(self.trainer, "datamodule", None)
-            if datamodule is not None:
-                self.system.prepare(datamodule)
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage != "fit" or datamodule is None:
+            return
+        # Without its trainer a data module yields all batches, so that every process takes the same statistics, and
+        # the same as one process alone would.
+        trainer, datamodule.trainer = datamodule.trainer, None
+        try:
+            self.system.prepare(datamodule)
+        finally:
+            datamodule.trainer = trainer
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Total loss of a batch."""
-        losses = self.system.losses(batch, self._generator(0, self.global_step, batch_idx))
+        losses = self.system.losses(batch, self._generator(0, self.global_step, self._place(batch_idx)))
         self._log_losses("train", losses, batch)
         return losses["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the held-out losses, with the same noise in every epoch."""
-        self._log_losses("val", self.system.losses(batch, self._generator(1, batch_idx, dataloader_idx)), batch)
+        generator = self._generator(1, self._place(batch_idx), dataloader_idx)
+        self._log_losses("val", self.system.losses(batch, generator), batch)
 
     def test_step(  # type: ignore[override]  # callbacks read the items; Lightning passes any output on
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -80,7 +88,8 @@ class GenerativeModule(LightningModule):
         """Samples for a batch of requests; losses and reconstructions for a batch of held-out data."""
         if is_request_batch(batch):
             return self.system.generate(batch)
-        self._log_losses("test", self.system.losses(batch, self._generator(2, batch_idx, dataloader_idx)), batch)
+        generator = self._generator(2, self._place(batch_idx), dataloader_idx)
+        self._log_losses("test", self.system.losses(batch, generator), batch)
         return self.system.reconstruct(batch)
 
     def predict_step(self, batch: Sequence[Request], batch_idx: int, dataloader_idx: int = 0) -> list[Sample]:
@@ -138,13 +147,18 @@ class GenerativeModule(LightningModule):
         requests = expand_requests([{"count": count, **wishes}], seed)
         return [self.system.present(sample.item) for sample in self.system.generate(requests)]
 
+    def _place(self, batch_idx: int) -> int:
+        """Place of a batch of this process among those of all, which take turns."""
+        return batch_idx * self.trainer.world_size + self.global_rank
+
     def _generator(self, *key: int) -> torch.Generator:
-        state = np.random.SeedSequence((self.seed, self.global_rank, *key)).generate_state(1, np.uint64)
+        state = np.random.SeedSequence((self.seed, 0, *key)).generate_state(1, np.uint64)
         return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
 
     def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Any) -> None:
         values = {f"{stage}/{name}": value.detach() for name, value in losses.items()}
         when: dict[str, Any] = {"on_step": stage == "train", "on_epoch": stage != "train", "add_dataloader_idx": False}
+        when["sync_dist"] = self.trainer.world_size > 1  # else each process would follow the losses of its own batches
         if isinstance(batch, Sized) and not isinstance(batch, list | tuple | dict):
             when["batch_size"] = len(batch)  # else Lightning guesses it, and takes a sentence for a batch of letters
         self.log_dict(values, **when)
