@@ -73,7 +73,7 @@ def write_ase_database(
         path.unlink(missing_ok=True)
     with database.connect(path) as connection:
         if start > 0:
-            connection.delete([row.id for row in connection.select() if row.get(INDEX, -1) >= start])
+            connection.delete([row.id for row in connection.select(f"{INDEX}>={start}")])
         for atoms, pairs, data in rows:
             connection.write(atoms, key_value_pairs=pairs, data=data)
 

@@ -19,7 +19,7 @@ from ..errors import ConfigurationError, DataError
 from ..requests import Sample
 from .evaluator import Evaluator, Row
 from .statistics import Estimate
-from .writer import write_atomically
+from .writer import open_staging, publish, write_atomically
 
 
 class Evaluation(Callback):
@@ -28,15 +28,31 @@ class Evaluation(Callback):
     Writes ``<run>/metrics.json``, adding to the numbers that are there, and ``<run>/rows.csv``, one row per item; logs
     the numbers and prints them as a table. The run folder is the trainer's ``default_root_dir``.
 
+    What evaluators make themselves (see `Evaluator.write`) goes into ``<run>/<samples>/<their folder>/`` with a
+    manifest, once the samples are in their place.
+
     Args:
         evaluators: each takes the outputs it accepts; an output may go to several.
+        samples: folder of the run that holds the samples, as given to `SampleWriter`.
+
+    Raises:
+        ConfigurationError: if two evaluators would write into one folder.
     """
 
-    def __init__(self, evaluators: list[Evaluator]) -> None:
+    def __init__(self, evaluators: list[Evaluator], samples: str = "samples") -> None:
+        folders = [evaluator.folder for evaluator in evaluators if evaluator.folder]
+        for folder in folders:
+            if Path(folder).is_absolute() or ".." in Path(folder).parts:
+                raise ConfigurationError(f"folder {folder!r} of an evaluator leads out of the samples: give a name")
+            if folders.count(folder) > 1:
+                raise ConfigurationError(
+                    f"{folders.count(folder)} evaluators write into the folder {folder!r}: give each one of its own"
+                )
         self.evaluators = evaluators
+        self.samples = samples
         self.estimates: dict[str, Estimate] = {}
         self._count = 0
-        self._heads: list[list[Row]] = []
+        self._heads: list[list[Row]] = [[] for _ in evaluators]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to judge parts of the samples in several processes."""
@@ -91,6 +107,18 @@ class Evaluation(Callback):
         Console().print(make_table(self.estimates))
 
     on_test_epoch_end = on_predict_epoch_end
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what the evaluators made, now that the samples themselves are in their place."""
+        root = Path(trainer.default_root_dir)
+        for evaluator, heads in zip(self.evaluators, self._heads, strict=True):
+            if heads and evaluator.folder:
+                # Not within samples/, so that a run that stops here leaves no half of it among finished files.
+                staging = open_staging(root, f"{self.samples}.{evaluator.folder.replace('/', '.')}")
+                files = [path.relative_to(staging) for path in evaluator.write(staging, heads)]
+                publish(staging, root / self.samples / evaluator.folder, list(dict.fromkeys(files)), len(heads))
+
+    on_test_end = on_predict_end
 
     def _describe(self, output: Any) -> Row:
         """First columns of an output's row; samples are counted as `SampleWriter` counts them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ class Evaluator(ABC):
 
     `polydit.platform.evaluation.callback.Evaluation` calls `reset`, `prepare`, `update` once per batch, then the rest.
     """
+
+    folder: str = ""
+    """Folder below that of the samples for what `write` writes, of this evaluator alone; empty: it writes nothing."""
 
     @abstractmethod
     def accepts(self, output: Any) -> bool:
@@ -59,3 +63,17 @@ class Evaluator(ABC):
     def descriptions(self) -> dict[str, str]:
         """Metric name -> what it means, in a short sentence for the report; none by default."""
         return {}
+
+    def write(self, folder: Path, heads: Sequence[Row]) -> list[Path]:
+        """Write items that judging made, such as relaxed structures; nothing by default. Called after `rows`.
+
+        They stand beside the samples and never in their place.
+
+        Args:
+            folder: where to write; exists, and is empty.
+            heads: first columns of the rows, in their order: position of the sample in the run (``index``), its seed.
+
+        Returns:
+            The files written.
+        """
+        return []

@@ -127,6 +127,9 @@ def open_staging(run_folder: Path, name: str = "samples") -> Path:
 def publish(staging: Path, folder: Path, files: list[Path], count: int) -> None:
     """Move finished `files` (relative paths) from `staging` to `folder` and remove what only an earlier run wrote.
 
+    Folders below that have a manifest of their own hold what was made of the samples that were here before (see
+    `polydit.platform.evaluation.evaluator.Evaluator.write`), and go with them.
+
     Args:
         staging: folder that holds the files; removed at the end.
         folder: destination, made if missing.
@@ -140,10 +143,24 @@ def publish(staging: Path, folder: Path, files: list[Path], count: int) -> None:
         (staging / file).replace(folder / file)
     for file in stale:
         (folder / file).unlink(missing_ok=True)
+    for manifest in list(folder.glob(f"*/**/{MANIFEST}")):
+        _withdraw(manifest.parent, folder)
     write_atomically(
         folder / MANIFEST, json.dumps({"count": count, "files": sorted(file.as_posix() for file in files)}, indent=1)
     )
     shutil.rmtree(staging)
+
+
+def _withdraw(folder: Path, root: Path) -> None:
+    """Remove what a finished run published in `folder`, and the folders up to `root` that this leaves empty."""
+    files = [folder / file for file in read_manifest(folder)]
+    for file in [*files, folder / MANIFEST]:
+        file.unlink(missing_ok=True)
+        for parent in file.parents:
+            if parent == root or (parent.is_dir() and any(parent.iterdir())):
+                break
+            if parent.is_dir():
+                parent.rmdir()
 
 
 def read_manifest(folder: Path) -> set[Path]:

@@ -10,6 +10,7 @@ from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.callback import Evaluation, read_metrics, write_metrics
 from polydit.platform.evaluation.evaluator import Evaluator
 from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
+from polydit.platform.evaluation.writer import SampleWriter, Writer
 from polydit.platform.requests import Request, Sample
 
 
@@ -137,3 +138,81 @@ def test_a_file_that_holds_no_metrics_is_not_overwritten(tmp_path):
     with pytest.raises(ConfigurationError, match="move it away"):
         write_metrics(path, {"a": Estimate(1.0, 1)})
     assert path.read_text() == "[1, 2]"
+
+
+class Doubler(Sizes):
+    """Makes numbers of its own, a file each."""
+
+    def __init__(self, folder="doubled/numbers", fails=False):
+        super().__init__(Sample, "asked")
+        self.folder, self.fails = folder, fails
+
+    def write(self, folder, heads):
+        assert list(folder.iterdir()) == []
+        paths = []
+        for head, value in zip(heads, self.values, strict=True):
+            if self.fails and paths:
+                raise OSError("disk full")
+            paths.append(folder / "deep" / f"{head['index']}-{head['seed']}")
+            paths[-1].parent.mkdir(exist_ok=True)
+            paths[-1].write_text(str(2 * value))
+        return paths
+
+
+class TextWriter(Writer):
+    """The samples themselves, in one file."""
+
+    def write(self, samples, folder, start=0):
+        with (folder / "numbers").open("a") as file:
+            file.writelines(f"{sample.item}\n" for sample in samples)
+        return [folder / "numbers"]
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def run_callbacks(folder, *callbacks, requests=Numbers):
+    trainer = Trainer(
+        accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.predict(Echo(), requests())
+
+
+OWN = ["samples/doubled/numbers/deep/0-5", "samples/doubled/numbers/deep/1-6", "samples/doubled/numbers/deep/2-7",
+       "samples/doubled/numbers/manifest.json"]
+SAMPLES = ["samples/manifest.json", "samples/numbers"]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_what_evaluators_make_stands_beside_the_samples_and_goes_with_them(tmp_path):
+    for first in (True, False):  # in whatever order the callbacks stand
+        callbacks = [SampleWriter([TextWriter()]), Evaluation([Doubler()])]
+        run_callbacks(tmp_path, *(callbacks if first else callbacks[::-1]))
+        assert list_files(tmp_path) == ["metrics.json", "rows.csv", *sorted(OWN + SAMPLES)]
+        assert (tmp_path / OWN[1]).read_text() == "60"
+    (tmp_path / "samples" / "doubled" / "note").write_text("of the user's")
+    run_callbacks(tmp_path, SampleWriter([TextWriter()]), Evaluation([Sizes(Sample, "asked")]))
+    assert list_files(tmp_path / "samples") == ["doubled/note", "manifest.json", "numbers"]
+    assert sorted(path.name for path in (tmp_path / "samples" / "doubled").iterdir()) == ["note"]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_an_evaluator_that_stops_midway_leaves_no_half_among_the_samples(tmp_path):
+    run_callbacks(tmp_path, SampleWriter([TextWriter()]), Evaluation([Doubler()]))
+    with pytest.raises(OSError, match="disk full"):
+        run_callbacks(tmp_path, SampleWriter([TextWriter()]), Evaluation([Doubler(fails=True)]))
+    assert list_files(tmp_path / "samples") == ["manifest.json", "numbers"]
+    assert list_files(tmp_path / "samples.doubled.numbers.partial") == ["deep/0-5"]
+    run_callbacks(tmp_path, SampleWriter([TextWriter()]), Evaluation([Doubler()]))
+    assert set(OWN) <= set(list_files(tmp_path))
+    assert list_files(tmp_path / "samples.doubled.numbers.interrupted-1") == ["deep/0-5"]
+
+
+def test_folders_of_evaluators_are_their_own_and_inside():
+    with pytest.raises(ConfigurationError, match="2 evaluators write into the folder 'a'"):
+        Evaluation([Doubler("a"), Doubler("b"), Doubler("a")])
+    for folder in ("../a", "/a"):
+        with pytest.raises(ConfigurationError, match="leads out of the samples"):
+            Evaluation([Doubler(folder)])
