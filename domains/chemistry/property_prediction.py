@@ -17,7 +17,7 @@ from torch import Tensor
 from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.collate import collate
 from polydit.data.chemistry.structure import AtomicStructure
-from polydit.platform.errors import CheckpointError, DataError, UserError
+from polydit.platform.errors import CheckpointError, DataError, UserError, require
 from polydit.platform.requests import Request, Sample
 from polydit.platform.systems.system import System
 
@@ -220,6 +220,5 @@ def _medians(values: NDArray[np.float64], sizes: NDArray[np.int64]) -> Tensor:
 
 
 def _symbols(numbers: Sequence[int]) -> str:
-    from ase.data import chemical_symbols
-
-    return ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"element {z}" for z in numbers)
+    symbols = require("ase.data", "chemistry").chemical_symbols
+    return ", ".join(symbols[z] if 0 < z < len(symbols) else f"element {z}" for z in numbers)
