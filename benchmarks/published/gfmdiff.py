@@ -11,6 +11,7 @@ Shape legend: B molecules, N atoms of the largest in the batch, D width, H heads
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -28,6 +29,8 @@ class GaussianBasis(nn.Module):
         step: distance of two centres.
         width: channels that come out.
     """
+
+    centres: Tensor
 
     def __init__(self, stop: float, step: float, width: int) -> None:
         super().__init__()
@@ -164,7 +167,9 @@ class CoordinateUpdate(nn.Module):
             nn.Linear(2 * width + 3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
             nn.Linear(width, 1, bias=False),
         )  # fmt: skip
-        nn.init.xavier_uniform_(self.network[-1].weight, gain=0.001)
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.xavier_uniform_(last.weight, gain=0.001)
 
     def forward(self, h: Tensor, e: Tensor, x: Tensor, direction: Tensor, pair_mask: Tensor) -> Tensor:
         """Moved coordinates [B, N, 3]."""
@@ -283,3 +288,55 @@ def triplet_angles(x: Tensor, pair_mask: Tensor) -> Tensor:
     difference = x[:, :, None] - x[:, None]
     unit = difference / (difference.norm(dim=-1, keepdim=True) + 1e-5)
     return torch.acos((unit[:, :, :, None] * unit[:, :, None]).sum(-1)) * pair_mask
+
+
+NAMES = (
+    # published, ours
+    ("embed.", "embedding."),
+    ("distances.linear.", "refresh.pair.embed."),
+    ("fuse_distances.", "refresh.pair.fuse."),
+    ("angles.linear.", "refresh.triplet.embed."),
+    ("fuse_angles.", "refresh.triplet.fuse."),
+    ("fuse_nodes.", "refresh.nodes."),
+    ("head.", "output."),
+)
+NAMES_OF_PARTS = (
+    ("node_feedforward.first.", "feedforward.expand."),
+    ("node_feedforward.second.", "feedforward.contract."),
+    ("pair_feedforward.first.", "pair_feedforward.expand."),
+    ("pair_feedforward.second.", "pair_feedforward.contract."),
+    ("lift.out.", "lift.fuse."),
+    ("triplet_attention.angle_", "triplet_attention.triplet_"),
+    ("triplet_attention.out.", "triplet_attention.output."),
+    ("move.decode.", "move.read."),
+    ("move.network.0.", "move.expand."),
+    ("move.network.2.", "move.hidden."),
+    ("move.network.4.", "move.last."),
+)
+
+
+def convert(weights: Mapping[str, Tensor], channels: int = 7) -> dict[str, Tensor]:
+    """Weights of `PublishedGFMDiff` under the names of `polydit.domains.chemistry.gfmdiff.dtn.DualTrackTransformer`.
+
+    Args:
+        weights: of a network without context.
+        channels: C; the head's outputs beyond them, which the published network computes and drops, are left out.
+    """
+    converted = {}
+    for name, value in weights.items():
+        start, *rest = name.split(".", 2)
+        if start == "layers":
+            index, part = rest
+            new = f"blocks.{index}.{replace_start(part, NAMES_OF_PARTS)}"
+        else:
+            new = replace_start(name, NAMES)
+        converted[new] = value[:channels] if name == "head.4.weight" else value
+    return converted
+
+
+def replace_start(name: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """`name` with the first of the old beginnings that it has replaced by its new one."""
+    for old, new in pairs:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name

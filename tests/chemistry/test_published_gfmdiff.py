@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.published.gfmdiff import PublishedGFMDiff
+from benchmarks.published.gfmdiff import PublishedGFMDiff, convert
 from torch import Tensor
+
+from polydit.domains.chemistry.gfmdiff.dtn import DualTrackTransformer
+from polydit.platform.context import Context
+from polydit.platform.state import Condition, MaskSpec
 
 SMALL = {"channels": 7, "width": 32, "hidden": 48, "heads": 4, "layers": 2}
 
@@ -70,3 +74,34 @@ def test_properties_are_heard() -> None:
     model, (state, t, mask) = make(context=2), clouds([6, 4], 6)
     told = torch.ones(2, 6, 2, dtype=torch.float64) * mask[..., None]
     assert (model(state, t, mask, told) - model(state, t, mask, -told)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("lift", "ours"), [("outer", "outer"), ("concatenate", "gated")])
+def test_ours_computes_the_same_with_converted_weights(
+    lift: str, ours: str, masked: bool, precision: torch.dtype
+) -> None:
+    peer = make(lift=lift, mask_triplets=masked).to(precision)
+    model = DualTrackTransformer(5, 32, 2, 4, 48, lift=ours, mask_triplets=masked).to(precision).eval()
+    model.load_state_dict(convert(peer.state_dict()))
+    # Centres of Gaussians are no weights; theirs are rounded once, ours twice.
+    model.refresh.distances.centres.copy_(peer.distances.centres)
+    model.refresh.angles.basis.centres.copy_(peer.angles.centres)
+    state, t, mask = clouds([6, 4], 6)
+    state, t = state.to(precision), t.to(precision)
+    position, element, number, valence = state.split([3, 5, 1, 1], dim=-1)
+    fields = {"position": position, "element": element, "number": number, "valence": valence}
+    found = model(fields, t, Condition(), Context(masks={"node": MaskSpec(keys=mask)}))
+    joined = torch.cat([found[name] for name in ("position", "element", "number", "valence")], dim=-1)
+    wanted = peer(state, t, mask)
+    tolerance = 1e-5 if precision == torch.float32 else 1e-9
+    torch.testing.assert_close(joined, wanted, rtol=tolerance, atol=tolerance)
+    probe = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(precision)
+    (joined * probe).sum().backward()
+    (wanted * probe).sum().backward()
+    gradients = convert({name: p.grad for name, p in peer.named_parameters() if p.grad is not None})
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, parameter in model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(gradient, gradients[name], rtol=1e-3, atol=float(largest) * tolerance)
