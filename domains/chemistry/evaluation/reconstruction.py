@@ -25,6 +25,7 @@ from polydit.platform.evaluation.statistics import (
     estimate_share,
 )
 
+from ..superposition import superpose
 from .crystal_matching import make_matcher
 from .descriptions import describe_metrics
 from .rdkit_conversion import to_rdkit
@@ -63,17 +64,6 @@ class ReconstructionRecord:
         """Whether a molecule is given back."""
         right = self.right_types == self.num_atoms
         return right and self.max_distance is not None and self.max_distance < MATCH_DISTANCE
-
-
-def superpose(positions: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`positions` [n, 3] moved rigidly, without reflection, to the least squared distance from `target` [n, 3].
-
-    Source: Kabsch 1976 (doi 10.1107/S0567739476001873).
-    """
-    centred, reference = positions - positions.mean(axis=0), target - target.mean(axis=0)
-    u, _, vt = np.linalg.svd(centred.T @ reference)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return centred @ u @ flip @ vt + target.mean(axis=0)
 
 
 def judge_reconstruction(original: AtomicStructure, decoded: AtomicStructure) -> ReconstructionRecord:
