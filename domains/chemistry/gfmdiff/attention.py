@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from polydit.platform.mixers.attention import check_heads
 
+from .features import DEGREES
+
 HIDDEN = -1e6
 """Logit of what must not be attended to; finite, so that a row of padding alone stays a number."""
 
@@ -90,12 +92,20 @@ class TripletAttention(nn.Module):
         dropout: of attention weights.
         masked: whether pairs with padding are hidden. The released code means to and does not, for a factor of 1e-9
             where a large number belongs.
+        harmonic: whether angles are told by spherical harmonics of the pairs, of A degrees.
     """
 
     def __init__(
-        self, pair_width: int, triplet_width: int, heads: int, dropout: float = 0.0, masked: bool = True
+        self,
+        pair_width: int,
+        triplet_width: int,
+        heads: int,
+        dropout: float = 0.0,
+        masked: bool = True,
+        harmonic: bool = False,
     ) -> None:
         super().__init__()
+        self.harmonic = harmonic
         self.heads, self.masked = check_heads(pair_width, heads), masked
         self.norm = nn.LayerNorm(pair_width)
         self.query = nn.Linear(pair_width, pair_width)
@@ -107,40 +117,54 @@ class TripletAttention(nn.Module):
         self.output = nn.Linear(pair_width, pair_width)
         self.gate = nn.Linear(pair_width, pair_width)
 
-    def forward(self, e: Tensor, triplets: Tensor | None, pairs: Tensor) -> Tensor:
+    def forward(self, e: Tensor, pairs: Tensor, triplets: Tensor | None = None, around: Tensor | None = None) -> Tensor:
         """What each pair takes [B, M, N, P].
 
         Args:
             e: [B, M, N, P], the pairs of all or some first atoms.
-            triplets: [B, M, N, N, A] features of i, j, k; None without angles.
             pairs: [B, N, N] bool, True between two different real atoms; k is hidden from j where it is False.
+            triplets: [B, M, N, N, A] features of i, j, k.
+            around: [B, M, N, S] instead: spherical harmonics of the ways ij, whose A degrees are told.
         """
         batch, firsts, count, width = e.shape
         size = width // self.heads
         e = self.norm(e)
         q = self.query(e).view(batch, firsts, count, self.heads, size) * size**-0.5
         k, v = (linear(e).view(batch, firsts, count, self.heads, size) for linear in (self.key, self.value))
+        towards = None if self.triplet_key is None else take_back(q, self.triplet_key.weight)  # [B, M, j, H, A]
+        if around is not None and towards is not None:
+            functions = around[..., None, :].to(q.dtype).expand(*around.shape[:3], self.heads, around.shape[-1])
+            q = torch.cat([q, spread(towards) * functions], dim=-1)
+            k, v = torch.cat([k, functions], dim=-1), torch.cat([v, functions], dim=-1)
         logits = q.transpose(2, 3) @ k.permute(0, 1, 3, 4, 2)  # [B, M, H, j, k]
-        if triplets is not None and self.triplet_key is not None:
-            towards = take_back(q, self.triplet_key.weight)  # [B, M, j, H, A]
+        if triplets is not None and towards is not None:
             logits = logits + (towards @ triplets.transpose(-1, -2)).transpose(2, 3)
         if self.masked:
             logits = torch.where(pairs[:, None, None], logits, HIDDEN)
         weights = self.dropout(logits.softmax(-1)).to(v.dtype)
         seen = (weights @ v.transpose(2, 3)).transpose(2, 3)  # [B, M, j, H, E]
-        if triplets is not None and self.triplet_value is not None:
-            gathered = weights.transpose(2, 3) @ triplets.to(v.dtype)  # [B, M, j, H, A]
-            total = weights.sum(-1).transpose(2, 3)[..., None]
+        gathered = None if triplets is None else weights.transpose(2, 3) @ triplets.to(v.dtype)  # [B, M, j, H, A]
+        if around is not None:
+            gathered = gather(seen[..., size:] * functions)
+            seen = seen[..., :size]
+        if gathered is not None and self.triplet_value is not None:
             seen = seen + take_to(gathered, self.triplet_value.weight)
-            seen = seen + self.triplet_value.bias.view(self.heads, size) * total
+            seen = seen + self.triplet_value.bias.view(self.heads, size) * self._total(weights)
         return self.output(seen.flatten(3)) * torch.sigmoid(self.gate(e))
+
+    def _total(self, weights: Tensor) -> Tensor | float:
+        """Sum of each row of weights, which dropout makes other than 1."""
+        if not (self.training and self.dropout.p):
+            return 1.0
+        return weights.sum(-1).transpose(2, 3)[..., None]
 
     def cost(self, tokens: int) -> int:
         """Multiply-adds of products per sample."""
         width = self.query.in_features
         triplet = self.triplet_key.in_features if self.triplet_key is not None else 0
+        told = sum(DEGREES) if self.harmonic else triplet
         per_pair = 5 * width**2 + 2 * width * triplet
-        return tokens**2 * per_pair + tokens**3 * (2 * width + 2 * self.heads * triplet)
+        return tokens**2 * per_pair + tokens**3 * (2 * width + 2 * self.heads * told)
 
 
 def take_back(q: Tensor, weight: Tensor) -> Tensor:
@@ -160,3 +184,14 @@ def per_head(x: Tensor, weights: Tensor) -> Tensor:
     heads = x.shape[-2]
     rows = x.reshape(-1, heads, x.shape[-1]).transpose(0, 1)
     return (rows @ weights.to(x.dtype)).transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+
+def spread(degrees: Tensor) -> Tensor:
+    """[..., S] of [..., A]: what is said of a degree, for each of its functions."""
+    repeats = torch.tensor(DEGREES, device=degrees.device)
+    return degrees.repeat_interleave(repeats, dim=-1, output_size=sum(DEGREES))
+
+
+def gather(functions: Tensor) -> Tensor:
+    """[..., A] of [..., S]: sums over the functions of each degree."""
+    return torch.stack([part.sum(-1) for part in functions.split(DEGREES, dim=-1)], dim=-1)

@@ -5,8 +5,9 @@ Shape legend: B batch, N atoms, D width of the node track, P of the pair track, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,14 @@ from polydit.platform.feedforwards import MLP
 from polydit.platform.state import Streams
 
 from .attention import NodeAttention, TripletAttention
-from .features import AngleBasis, CosineAngles, DistanceBasis, FusedEmbedding, GaussianAngles, pair_geometry
+from .features import (
+    DistanceBasis,
+    FusedEmbedding,
+    GaussianAngles,
+    pair_geometry,
+    spherical_harmonics,
+    unit_vectors,
+)
 from .lifts import CoordinateUpdate, GatedLift, OuterProductLift
 from .settings import TrackSettings
 
@@ -49,24 +57,27 @@ class DualTrackBlock(DenoiserBlock):
         parts: builders, of which the node track's feed-forward is taken; supplied by the denoiser.
         name: prefix of its parts' names in ``ctx.call``; supplied by the denoiser.
         settings: everything else.
+        moves: whether atoms move at its end.
     """
 
-    def __init__(self, width: int, parts: BlockParts, name: str, settings: TrackSettings) -> None:
+    def __init__(self, width: int, parts: BlockParts, name: str, settings: TrackSettings, moves: bool = True) -> None:
         super().__init__()
         pair_width, dropout = settings.pair_width, settings.dropout
         self.name, self.chunk = name, settings.chunk
         self.chunks = 1 if settings.timed else 0
-        self.angles = make_angles(settings) if settings.angles != "recurrent" else None
+        self.angles = GaussianAngles() if settings.angles == "gaussian" else None
         self.node_attention = NodeAttention(width, pair_width, settings.heads, dropout)
         self.feedforward = parts.feedforward(width)
         lift = OuterProductLift if settings.lift == "outer" else GatedLift
         self.lift = lift(width, pair_width)
         self.pair_norm = nn.LayerNorm(pair_width)
         self.triplet_attention = TripletAttention(
-            pair_width, settings.triplet_width, settings.pair_heads, dropout, settings.mask_triplets
+            pair_width, settings.triplet_width, settings.pair_heads, dropout, settings.mask_triplets,
+            settings.angles == "harmonic",
         )
         self.pair_feedforward = MLP(pair_width, settings.pair_hidden / pair_width, "gelu", dropout=dropout)
-        self.move = CoordinateUpdate(width, pair_width)
+        self.move = CoordinateUpdate(width, pair_width) if moves else None
+        self.rests = settings.moves == "last"
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Streams, modulation: Sequence[Tensor], ctx: Context) -> Streams:
@@ -74,7 +85,6 @@ class DualTrackBlock(DenoiserBlock):
         node, points = h["node"], h["point"]
         pairs = real_pairs(points, ctx)
         pair = h["pair"] * pairs[..., None].to(h["pair"].dtype)
-        directions = pair_geometry(points)[1]
         if self.chunks:
             node = node + modulation[0]
         attend = ctx.call(f"{self.name}.node_attention", lambda value: self.node_attention(value, pair, pairs), node)
@@ -83,42 +93,49 @@ class DualTrackBlock(DenoiserBlock):
         node = clear(node + self.dropout(fed), ctx)
         pair = self.pair_norm(pair + self.dropout(self.lift(node, pairs)))
         seen = ctx.call(
-            f"{self.name}.triplet_attention", lambda value: self._attend(value, points, h.get("triplet"), pairs), pair
+            f"{self.name}.triplet_attention", lambda value: self._attend(value, points, h.get("triplet"), ctx), pair
         )
         pair = pair + self.dropout(seen)
         fed = ctx.call(f"{self.name}.pair_feedforward", lambda value: self.pair_feedforward(value, ctx), pair)
         pair = (pair + self.dropout(fed)) * pairs[..., None].to(pair.dtype)
-        moved = self.move(points, node, pair, directions, pairs)
-        return {**h, "node": ctx.tap(self.name, node), "pair": pair, "point": moved}
+        if self.move is not None:
+            points = self.move(points, node, pair, pair_geometry(points)[1], pairs)
+        return {**h, "node": ctx.tap(self.name, node), "pair": pair, "point": points}
 
-    def _attend(self, pair: Tensor, points: Tensor, triplets: Tensor | None, pairs: Tensor) -> Tensor:
+    def _attend(self, pair: Tensor, points: Tensor, triplets: Tensor | None, ctx: Context) -> Tensor:
         """Triplet attention of all first atoms, or chunk by chunk where no more memory than of pairs is wanted."""
-        if self.chunk is None or triplets is not None:
-            return self._attend_from(pair, points, points, triplets, pairs)
+        pairs, key = real_pairs(points, ctx), points.shape[1]
+        if self.triplet_attention.harmonic:
+            around = self._make(ctx, ("harmonics", key), lambda: spherical_harmonics(unit_vectors(points)))
+            return self.triplet_attention(pair, pairs, around=around)
+        angles = self.angles
+        if angles is None:
+            return self.triplet_attention(pair, pairs, triplets)
+        if self.chunk is None:
+            return self.triplet_attention(pair, pairs, self._make(ctx, ("angles", key), lambda: angles(points, points)))
+
+        def attend_from(some: Tensor, centres: Tensor) -> Tensor:
+            return self.triplet_attention(some, pairs, angles(points, centres))
+
         found = []
         for start in range(0, pair.shape[1], self.chunk):
-            some = slice(start, start + self.chunk)
-            given = (pair[:, some], points, points[:, some], None, pairs)
+            part = slice(start, start + self.chunk)
             # what the backward pass needs is made again then, so that no triplet outlives its chunk
-            found.append(
-                cast(Tensor, checkpoint(self._attend_from, *given, use_reentrant=False))
-                if torch.is_grad_enabled()
-                else self._attend_from(*given)
-            )
+            run = partial(checkpoint, attend_from, use_reentrant=False) if torch.is_grad_enabled() else attend_from
+            found.append(cast(Tensor, run(pair[:, part], points[:, part])))
         return torch.cat(found, dim=1)
 
-    def _attend_from(
-        self, pair: Tensor, points: Tensor, centres: Tensor, triplets: Tensor | None, pairs: Tensor
-    ) -> Tensor:
-        if self.angles is not None:
-            triplets = self.angles(points, centres)
-        return self.triplet_attention(pair, triplets, pairs)
+    def _make(self, ctx: Context, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What is made of the points: once a pass where no layer but the last moves them."""
+        return ctx.once(key, make) if self.rests else make()
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
         """Floating-point operations of one sample alone, two per multiply-add, products only."""
         products = self.node_attention.cost(tokens) + self.lift.cost(tokens) + self.triplet_attention.cost(tokens)
-        products += self.move.cost(tokens)
-        if self.angles is not None:
+        if self.move is not None:
+            products += self.move.cost(tokens)
+        # angles that are made once are counted in the last layer, where atoms move
+        if self.angles is not None and (self.move is not None or not self.rests or self.chunk is not None):
             products += 3 * tokens**3
         feedforwards = self.feedforward.cost(tokens) + self.pair_feedforward.cost(tokens**2)
         return 2 * products + feedforwards
@@ -138,9 +155,10 @@ class GeometryRefresh(nn.Module):
         self.width = width
         self.distances = DistanceBasis(settings.distances)
         self.estimate = nn.Linear(self.distances.count, pair_width, bias=False) if settings.estimate else None
-        self.pair = FusedEmbedding(self.distances.count, pair_width, pair_width, pair_width)
+        self.repeats = settings.moves == "all"
+        self.pair = FusedEmbedding(self.distances.count, pair_width, pair_width if self.repeats else 0, pair_width)
         self.nodes = nn.Linear(2 * width + pair_width, pair_width)
-        self.angles = make_angles(settings) if settings.angles == "recurrent" else None
+        self.angles = GaussianAngles() if settings.angles == "recurrent" else None
         self.triplet = (
             FusedEmbedding(GaussianAngles.count, settings.triplet_width, settings.triplet_width, settings.triplet_width)
             if settings.angles == "recurrent"
@@ -175,22 +193,16 @@ class GeometryRefresh(nn.Module):
 
     def cost(self, tokens: int, refreshes: int) -> int:
         """Floating-point operations of one sample alone: the start, and so many refreshes; products only."""
-        pair_width, count = self.pair.fuse.out_features, self.distances.count
+        pair_width, count = self.pair.embed.out_features, self.distances.count
         nodes = 2 * tokens * self.width * pair_width + tokens**2 * pair_width**2
         products = tokens**2 * count * pair_width + nodes
         products += refreshes * (tokens**2 * self.pair.cost() + self.pair.fold_cost() + nodes)
         if self.triplet is not None:
-            width = self.triplet.fuse.out_features
+            width = self.triplet.embed.out_features
             angle = 3 * tokens**3
             products += angle + tokens**3 * GaussianAngles.count * width
             products += refreshes * (angle + tokens**3 * self.triplet.cost() + self.triplet.fold_cost())
         return 2 * products
-
-
-def make_angles(settings: TrackSettings) -> AngleBasis | None:
-    """The basis of angles that the settings name."""
-    kinds: dict[str, Any] = {"recurrent": GaussianAngles, "gaussian": GaussianAngles, "cosine": CosineAngles}
-    return kinds[settings.angles]() if settings.angles in kinds else None
 
 
 def clear(node: Tensor, ctx: Context) -> Tensor:

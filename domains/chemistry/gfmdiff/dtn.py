@@ -27,7 +27,7 @@ from polydit.platform.state import Condition, State, Streams, Time, expand_time
 
 from .blocks import DualTrackBlock, GeometryRefresh, clear
 from .features import Angles, Distances
-from .settings import Lift, TrackSettings, width_of_triplets
+from .settings import Lift, Moves, TrackSettings, width_of_triplets
 
 FEATURES = ("element", "number", "valence")
 """Fields beside ``position``, in the order in which the network takes them."""
@@ -52,6 +52,7 @@ class DualTrackTransformer(Denoiser):
         lift: ``"outer"`` or ``"gated"``, see `Lift`; the latter is 9.2 M parameters in place of 92.5 M.
         angles: see `Angles`; ``"recurrent"`` as released.
         distances: see `Distances`.
+        moves: see `Moves`.
         dropout: in attention, feed-forwards and residuals.
         mask_triplets: False: the released code's attention to padding.
         chunk: atoms whose triplets are handled at a time, so that memory grows with pairs only; None: all at once.
@@ -76,6 +77,7 @@ class DualTrackTransformer(Denoiser):
         lift: Lift = "outer",
         angles: Angles = "recurrent",
         distances: Distances = "squared",
+        moves: Moves = "all",
         dropout: float = 0.1,
         mask_triplets: bool = True,
         chunk: int | None = None,
@@ -90,8 +92,8 @@ class DualTrackTransformer(Denoiser):
         pair_width = pair_width or width
         settings = TrackSettings(
             heads, pair_width, pair_heads or heads, round(hidden * pair_width / width),
-            width_of_triplets(angles, pair_width), lift, angles, distances, dropout, mask_triplets, chunk, estimate,
-            time is not None,
+            width_of_triplets(angles, pair_width), lift, angles, moves, distances, dropout, mask_triplets, chunk,
+            estimate, time is not None,
         )
         self.elements, self.width = elements, width
         self.sizes = [elements, 1, 1]
@@ -102,7 +104,7 @@ class DualTrackTransformer(Denoiser):
         self.refresh = GeometryRefresh(width, settings)
         own = feedforward or partial(MLP, ratio=hidden / width, activation="gelu", dropout=dropout)
         self.blocks = nn.ModuleList(
-            DualTrackBlock(width, parts, f"blocks.{index}", settings)
+            DualTrackBlock(width, parts, f"blocks.{index}", settings, moves == "all" or index == depth - 1)
             for index, parts in enumerate(choose_parts(depth, feedforward=own))
         )
         self.time = time(width) if time is not None else None
@@ -154,8 +156,9 @@ class DualTrackTransformer(Denoiser):
         return {"position": self._centre(moves, ctx), **self._split(clear(self.output(streams["node"]), ctx), x_t)}
 
     def _layer(self, h: Streams, index: int, modulation: Sequence[Tensor], ctx: Context) -> Streams:
-        """Layer `index`; all but the first begin by looking at where the atoms now are."""
-        return self.blocks[index](self.refresh(h, ctx) if index else h, modulation, ctx)
+        """Layer `index`; where atoms move, all but the first begin by looking at where they now are."""
+        again = index > 0 and self.refresh.repeats
+        return self.blocks[index](self.refresh(h, ctx) if again else h, modulation, ctx)
 
     def _modulate(self, t: Tensor, cond: Condition) -> list[Sequence[Tensor]]:
         if self.time is None or self.modulation is None:
@@ -197,7 +200,7 @@ class DualTrackTransformer(Denoiser):
         """Floating-point operations of one sample alone, two per multiply-add, products only."""
         ends = [self.embedding, *(layer for layer in self.output if isinstance(layer, nn.Linear))]
         total = 2 * tokens * sum(layer.weight.numel() for layer in ends)
-        total += self.refresh.cost(tokens, len(self.blocks) - 1)
+        total += self.refresh.cost(tokens, len(self.blocks) - 1 if self.refresh.repeats else 0)
         total += sum(block.cost(tokens) for block in self.blocks if isinstance(block, DualTrackBlock))
         if self.time is not None and self.modulation is not None:
             total += self.time.cost() + self.modulation.cost()

@@ -9,7 +9,6 @@ width over all pairs or triplets. The numbers are the same up to rounding.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -25,9 +24,13 @@ STRAIGHT = 1e-6
 Distances = Literal["squared", "plain"]
 """What a pair's basis is of: squared distances up to 10, as released, or distances up to 6."""
 
-Angles = Literal["recurrent", "gaussian", "cosine", "none"]
-"""What a triplet is told: a state of its own that every layer fuses with its new angle, as released; Gaussians or
-cosines of the angle alone, which take no memory from layer to layer; nothing."""
+Angles = Literal["recurrent", "gaussian", "harmonic", "none"]
+"""What a triplet is told: a state of its own that every layer fuses with its new angle, as released; Gaussians of the
+angle alone, which take no memory from layer to layer; Legendre polynomials of its cosine, for which no triplet is ever
+looked at (see `spherical_harmonics`); nothing."""
+
+DEGREES = (1, 3, 5, 7)
+"""Spherical harmonics of degree 0 to 3: how many there are of each."""
 
 
 class GaussianBasis(nn.Module):
@@ -71,22 +74,8 @@ class DistanceBasis(GaussianBasis):
         return super().forward(squared if self.kind == "squared" else (squared + 1e-8).sqrt())
 
 
-class AngleBasis(nn.Module):
-    """Q functions of the angle at an atom between the ways to two others.
-
-    Attributes:
-        count: Q.
-    """
-
-    count: int
-
-    @abstractmethod
-    def forward(self, points: Tensor, centres: Tensor) -> Tensor:
-        """[B, M, N, N, Q] for points [B, N, 3] seen from centres [B, M, 3], which are all or some of them."""
-
-
-class GaussianAngles(AngleBasis):
-    """32 Gaussians over 0 to π, as released; 0 where the first way has no length."""
+class GaussianAngles(nn.Module):
+    """Q = 32 Gaussians of the angle at an atom between the ways to two others, over 0 to π as released."""
 
     count = 32
 
@@ -95,24 +84,37 @@ class GaussianAngles(AngleBasis):
         self.basis = GaussianBasis(self.count, 0.1, 10.0)
 
     def forward(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Gaussians of the angles."""
+        """[B, M, N, N, Q] for points [B, N, 3] seen from centres [B, M, 3], which are all or some of them."""
         cosine, lengths = cosines(points, centres)
         angle = torch.acos(cosine.clamp(-1 + STRAIGHT, 1 - STRAIGHT))
         return self.basis(torch.where(lengths[..., None] > 0, angle, torch.zeros_like(angle)))
 
 
-class CosineAngles(AngleBasis):
-    """cos(q angle) for q = 0..7, by Chebyshev's recursion: no exponentials, and no slope without bound."""
+def spherical_harmonics(directions: Tensor) -> Tensor:
+    """Real spherical harmonics up to degree 3, [..., 16] of unit vectors [..., 3]; a vector of length 0 has the first.
 
-    count = 8
+    Scaled so that over the functions of degree l, Σ Y(u) Y(v) = P_l(u · v), the Legendre polynomial of the cosine
+    between u and v (addition theorem). Linear functions of P_0 to P_3 of the angle at an atom between two neighbours
+    are so
+    products of something of the one neighbour with something of the other: attention over neighbours can be told angles
+    by a longer query and key.
+    """
+    x, y, z = directions.unbind(-1)
+    square = directions.square().sum(-1)
+    functions = [
+        torch.ones_like(x), x, y, z,
+        3**0.5 * x * y, 3**0.5 * y * z, 3**0.5 * z * x, 3**0.5 / 2 * (x * x - y * y), (3 * z * z - square) / 2,
+        (5 / 8) ** 0.5 * y * (3 * x * x - y * y), 15**0.5 * x * y * z, (3 / 8) ** 0.5 * y * (5 * z * z - square),
+        z * (5 * z * z - 3 * square) / 2, (3 / 8) ** 0.5 * x * (5 * z * z - square), 15**0.5 / 2 * z * (x * x - y * y),
+        (5 / 8) ** 0.5 * x * (x * x - 3 * y * y),
+    ]
+    return torch.stack(functions, dim=-1)
 
-    def forward(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Polynomials of the cosines."""
-        cosine, _ = cosines(points, centres)
-        terms = [torch.ones_like(cosine), cosine]
-        while len(terms) < self.count:
-            terms.append(2 * cosine * terms[-1] - terms[-2])
-        return torch.stack(terms, dim=-1)
+
+def unit_vectors(points: Tensor) -> Tensor:
+    """[B, N, N, 3] unit vectors from i to j, 0 from a point to itself."""
+    ways = points[:, None] - points[:, :, None]
+    return ways / ((ways.square().sum(-1, keepdim=True) + 1e-12).sqrt() + 1e-5)
 
 
 def pair_geometry(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,26 +142,31 @@ class FusedEmbedding(nn.Module):
     Args:
         basis: functions of the basis.
         embedded: width of its embedding.
-        held: width of what is held.
+        held: width of what is held; 0: nothing ever is, and there is the embedding alone.
         width: of the result.
     """
 
     def __init__(self, basis: int, embedded: int, held: int, width: int) -> None:
         super().__init__()
         self.embed = nn.Linear(basis, embedded)
-        self.fuse = nn.Linear(embedded + held, width)
+        self.fuse = nn.Linear(embedded + held, width) if held else None
 
     def forward(self, basis: Tensor, held: Tensor) -> Tensor:
         """[..., width] of basis [..., R] and held [..., H]."""
+        assert self.fuse is not None
         into, over = self.fuse.weight.split([self.embed.out_features, held.shape[-1]], dim=1)
         bias = functional.linear(self.embed.bias, into, self.fuse.bias)
         return functional.linear(basis, into @ self.embed.weight, bias) + functional.linear(held, over)
 
     def cost(self) -> int:
         """Multiply-adds per pair or triplet."""
+        if self.fuse is None:
+            return 0
         held = self.fuse.in_features - self.embed.out_features
         return self.fuse.out_features * (self.embed.in_features + held)
 
     def fold_cost(self) -> int:
         """Multiply-adds of the product of the weights, once a pass."""
+        if self.fuse is None:
+            return 0
         return self.fuse.out_features * self.embed.out_features * self.embed.in_features

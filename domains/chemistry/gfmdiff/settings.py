@@ -7,10 +7,14 @@ from typing import Literal, get_args
 
 from polydit.platform.errors import ConfigurationError
 
-from .features import Angles, CosineAngles, Distances, GaussianAngles
+from .features import DEGREES, Angles, Distances, GaussianAngles
 
 Lift = Literal["outer", "gated"]
 """How nodes become pairs: all products of features, as released for QM9; both gated and side by side, as for GEOM."""
+
+
+Moves = Literal["all", "last"]
+"""After which layers atoms move: all, as published; or the last, so that distances and angles are made once a pass."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class TrackSettings:
     triplet_width: int
     lift: Lift
     angles: Angles
+    moves: Moves
     distances: Distances
     dropout: float
     mask_triplets: bool
@@ -36,13 +41,19 @@ class TrackSettings:
             ("lift", self.lift, get_args(Lift)),
             ("angles", self.angles, get_args(Angles)),
             ("distances", self.distances, get_args(Distances)),
+            ("moves", self.moves, get_args(Moves)),
         ):
             if value not in known:
                 raise ConfigurationError(f"`{name}` is one of {', '.join(known)}, not {value!r}")
-        if self.chunk is not None and self.angles == "recurrent":
+        if self.chunk is not None and self.angles in ("recurrent", "harmonic", "none"):
             raise ConfigurationError(
-                f"chunk {self.chunk} saves the memory of triplets, which `angles: recurrent` keeps from layer to "
-                "layer: set `angles` to gaussian or cosine, or leave `chunk` out"
+                f"chunk {self.chunk} makes Gaussians of angles some atoms at a time; `angles: {self.angles}` has none "
+                "to make: set `angles: gaussian`, or leave `chunk` out"
+            )
+        if self.moves == "last" and self.angles == "recurrent":
+            raise ConfigurationError(
+                "`angles: recurrent` tells triplets what each layer's moves change, and with `moves: last` none does: "
+                "set `angles` to gaussian, harmonic or none"
             )
         if self.chunk is not None and self.chunk < 1:
             raise ConfigurationError(f"chunk is a number of atoms, not {self.chunk}: give at least 1, or leave it out")
@@ -52,4 +63,4 @@ class TrackSettings:
 
 def width_of_triplets(angles: Angles, pair_width: int) -> int:
     """A: half a pair's width where triplets have a state of their own, else the size of the basis."""
-    return {"recurrent": pair_width // 2, "gaussian": GaussianAngles.count, "cosine": CosineAngles.count}.get(angles, 0)
+    return {"recurrent": pair_width // 2, "gaussian": GaussianAngles.count, "harmonic": len(DEGREES)}.get(angles, 0)
