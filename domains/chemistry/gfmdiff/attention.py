@@ -73,7 +73,9 @@ class NodeAttention(nn.Module):
         gathered = weights.transpose(1, 2) @ e  # [B, N, H, P]
         seen = seen + take_to(gathered, self.pair_value.weight)
         seen = seen + self.pair_value.bias.view(self.heads, size) * total
-        return (functional.linear(seen, self.mix.weight) + self.mix.bias * total).flatten(2)
+        taken = (functional.linear(seen, self.mix.weight) + self.mix.bias * total).flatten(2)
+        # a lone atom, which has nothing to attend to, must not attend to padding
+        return taken * pairs.any(-1, keepdim=True).to(taken.dtype)
 
     def cost(self, tokens: int) -> int:
         """Multiply-adds of products per sample."""

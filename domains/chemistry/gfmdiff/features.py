@@ -47,7 +47,7 @@ class GaussianBasis(nn.Module):
     def __init__(self, count: int, step: float, sharpness: float) -> None:
         super().__init__()
         self.sharpness = sharpness
-        self.register_buffer("centres", torch.arange(count) * step, persistent=False)
+        self.register_buffer("centres", (torch.arange(count, dtype=torch.float64) * step).float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., count] for values [...]."""
