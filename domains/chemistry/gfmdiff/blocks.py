@@ -195,7 +195,8 @@ class GeometryRefresh(nn.Module):
         """Floating-point operations of one sample alone: the start, and so many refreshes; products only."""
         pair_width, count = self.pair.embed.out_features, self.distances.count
         nodes = 2 * tokens * self.width * pair_width + tokens**2 * pair_width**2
-        products = tokens**2 * count * pair_width + nodes
+        embeddings = 1 if self.estimate is None else 2
+        products = embeddings * tokens**2 * count * pair_width + nodes
         products += refreshes * (tokens**2 * self.pair.cost() + self.pair.fold_cost() + nodes)
         if self.triplet is not None:
             width = self.triplet.embed.out_features

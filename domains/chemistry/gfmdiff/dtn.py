@@ -197,8 +197,9 @@ class DualTrackTransformer(Denoiser):
         return (moves - (moves * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)) * real
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
-        """Floating-point operations of one sample alone, two per multiply-add, products only."""
+        """Floating-point operations of one sample alone, with an estimate, two per multiply-add, products only."""
         ends = [self.embedding, *(layer for layer in self.output if isinstance(layer, nn.Linear))]
+        ends += [layer for layer in (self.estimate, self.follow) if layer is not None]
         total = 2 * tokens * sum(layer.weight.numel() for layer in ends)
         total += self.refresh.cost(tokens, len(self.blocks) - 1 if self.refresh.repeats else 0)
         total += sum(block.cost(tokens) for block in self.blocks if isinstance(block, DualTrackBlock))
