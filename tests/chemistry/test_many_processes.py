@@ -15,6 +15,8 @@ from polydit.platform.storage import read_checkpoint
 from tests.core.loss_curve import read_curve
 from tests.core.running import ROOT, write
 from tests.core.test_many_processes import LAST, ONE, TWO, run
+from tests.house.pages import list_commands, read_blocks
+from tests.house.recipes import shrink, shrink_examples
 
 STEPS = 12
 STRATEGY = '{"class_path": "polydit.platform.sharding.ShardedStrategy"}'
@@ -34,9 +36,9 @@ def recipe(folder: Path, averaging: bool) -> Path:
     system["self_conditioning"] = 0.5
     system["denoiser"]["init_args"]["embedding"]["init_args"]["channels"]["self_condition"] = 8
     del content["run"]
-    content["data"]["init_args"] |= {"batch_size": 8, "properties": [], "cache_dir": str(folder / "cache")}
+    content["data"]["init_args"] |= {"batch_size": 4, "properties": [], "cache_dir": str(folder / "cache")}
     content["data"]["init_args"]["sources"] = [
-        {"class_path": "polydit.data.chemistry.builtin.BuiltinSource", "init_args": {"count": 400}}
+        {"class_path": "polydit.data.chemistry.builtin.BuiltinSource", "init_args": {"count": 160}}
     ]
     average = [c for c in content["trainer"]["callbacks"] if "EMAWeightAveraging" in c["class_path"]]
     content["trainer"] |= {
@@ -50,7 +52,7 @@ def recipe(folder: Path, averaging: bool) -> Path:
 
 def fit(folder: Path, file: Path, name: str, *words: Any) -> Path:
     """Train; the run folder."""
-    ended = run(folder, "fit", "--config", file, "--run", name, *words, timeout=280)
+    ended = run(folder, "fit", "--config", file, "--run", name, *words)
     assert ended.returncode == 0, ended.stderr
     return folder / "runs" / name
 
@@ -62,7 +64,7 @@ def logged(folder: Path, name: str) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Path) -> None:
     file = recipe(tmp_path, averaging=True)
     validation = ("--trainer.val_check_interval", "12", "--trainer.limit_val_batches", "4")
@@ -82,7 +84,7 @@ def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_sharded_weights_train_save_resume_and_load(tmp_path: Path) -> None:
     file = recipe(tmp_path, averaging=False)
     whole = fit(tmp_path, file, "whole", *TWO)
@@ -99,3 +101,22 @@ def test_averaging_of_sharded_weights_is_refused(tmp_path: Path) -> None:
     ended = run(tmp_path, "fit", "--config", recipe(tmp_path, averaging=True), *SHARDED)
     assert ended.returncode == 2
     assert "EMAWeightAveraging averages whole weights" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_what_the_page_says_of_processes_works(tmp_path: Path) -> None:
+    shrink_examples(ROOT / "examples", tmp_path / "examples")
+    commands = []
+    for block in read_blocks(ROOT / "docs/how-to/many-devices.md", ROOT):
+        if block.title is not None:
+            write(tmp_path / block.title, shrink(yaml.safe_load(block.text)))
+        elif block.reason == "starts processes of its own":
+            commands += list_commands(block)
+    assert [name for name, *_ in commands] == ["polydit", "polydit", "torchrun"]
+    for name, *words in commands:
+        launcher = {"python": ("-m", "torch.distributed.run")} if name == "torchrun" else {}
+        ended = run(tmp_path, *words, **launcher)
+        assert ended.returncode == 0, ended.stderr
+    for name in ("shared", "sharded", "launched"):
+        assert (tmp_path / "runs" / name / LAST).is_file()

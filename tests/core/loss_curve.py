@@ -88,7 +88,7 @@ class SignalledSystem(TinySystem):
 
     def losses(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         self.calls += self.training
-        if self.training and self.calls == self.call and self.rank in (None, int(os.environ["LOCAL_RANK"])):
+        if self.training and self.calls == self.call and self.rank in (None, int(os.environ.get("LOCAL_RANK", 0))):
             os.kill(os.getpid(), self.number)
         return super().losses(batch, generator)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +25,17 @@ LAST = Path("checkpoints/last.ckpt")
 HERE = "tests.core.loss_curve"
 
 
-def run(folder: Path, *words: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """``polydit <words>`` in `folder`, in processes of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "polydit.platform.cli", *map(str, words)]
+CLI = ("-m", "polydit.platform.cli")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+PATIENCE = 240
+"""Seconds within which a run of many processes ends, or hangs."""
+
+
+def run(folder: Path, *words: Any, python: tuple[str, ...] = CLI) -> subprocess.CompletedProcess[str]:
+    """``polydit <words>`` in `folder`, in processes of its own; `python` is what comes before the words."""
+    command = [sys.executable, *python, *map(str, words)]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -75,6 +81,7 @@ def test_two_processes_train_as_one_that_accumulates_two_batches(tmp_path: Path)
     assert [float(row["train/loss"]) for row in logged if row["train/loss"]] == pytest.approx(two, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_joint_batch(tmp_path: Path) -> None:
     """Where items are alike in size and nothing is random, the two batches of a step may also be one tensor."""
     network = {"class_path": "tests.core.tiny_system.TinyNetwork", "init_args": {"dropout": 0.0}}
@@ -87,6 +94,7 @@ def test_two_processes_train_as_one_on_the_joint_batch(tmp_path: Path) -> None:
     assert_close(content_of(tmp_path / "runs/two"), content_of(tmp_path / "runs/one"))
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_numbers_of_an_uninterrupted_run(tmp_path: Path) -> None:
     file = config(tmp_path)
     for name, *words in (
@@ -100,6 +108,7 @@ def test_two_processes_resume_to_the_numbers_of_an_uninterrupted_run(tmp_path: P
     assert same(whole, content_of(tmp_path / "runs/parts"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "rank", "code"),
     [(signal.SIGINT, None, 130), (signal.SIGINT, 0, 130), (signal.SIGTERM, 0, 143), (signal.SIGTERM, 1, 143)],
@@ -113,13 +122,49 @@ def test_a_signal_stops_all_processes_after_the_same_step(
     assert ended.returncode == code, ended.stderr
     assert "stopped after step 6" in ended.stderr and "Traceback" not in ended.stderr
     assert content_of(tmp_path / "runs/tiny")["global_step"] == 6
-    ended = run(tmp_path, "fit", "--config", file, "--run", "tiny", "--ckpt_path", "last", *TWO)
-    assert ended.returncode == 0, ended.stderr
-    assert content_of(tmp_path / "runs/tiny")["global_step"] == 8
 
 
+@pytest.mark.slow
 def test_nan_in_one_process_stops_all(tmp_path: Path) -> None:
     ended = run(tmp_path, "fit", "--config", config(tmp_path, "HalfNaNSystem"), *TWO)
     assert ended.returncode == 1
     assert "training stopped at step" in ended.stderr and "became NaN" in ended.stderr
     assert content_of(tmp_path / "runs/tiny")["global_step"] == 4
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *CLI)
+    ended = run(tmp_path, "fit", "--config", config(tmp_path), *TWO, python=launcher)
+    assert ended.returncode == 0, ended.stderr
+    assert len(read_curve(tmp_path / "runs/tiny")) == 8
+    assert content_of(tmp_path / "runs/tiny")["global_step"] == 8
+
+
+@pytest.mark.slow
+def test_slurm_starts_the_processes_and_ends_them(tmp_path: Path) -> None:
+    """As srun does: the same command for every task, told its place by the environment; then a signal for all."""
+    file = config(tmp_path, "SignalledSystem", number=int(signal.SIGTERM))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {
+        "SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "polydit", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *CLI, "fit", "--config", file, *TWO],
+            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**ENVIRONMENT, **job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        errors = [task.communicate(timeout=PATIENCE)[1] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [143, 143], errors
+    assert "stopped after step 6" in errors[0]
+    assert content_of(tmp_path / "runs/tiny")["global_step"] == 6
