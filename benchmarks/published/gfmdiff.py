@@ -324,6 +324,8 @@ def convert(weights: Mapping[str, Tensor], channels: int = 7) -> dict[str, Tenso
     """
     converted = {}
     for name, value in weights.items():
+        if name.endswith(("node_attention.pair_key.bias", "triplet_attention.angle_key.bias")):
+            continue  # a softmax takes them out again, and ours leaves them out
         start, *rest = name.split(".", 2)
         if start == "layers":
             index, part = rest

@@ -44,7 +44,8 @@ class NodeAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.pair_key = nn.Linear(pair_width, width)
+        # a bias would add the same to all logits of a row, which the softmax takes out again
+        self.pair_key = nn.Linear(pair_width, width, bias=False)
         self.pair_value = nn.Linear(pair_width, width)
         self.mix = nn.Linear(width // heads, width // heads)
         self.dropout = nn.Dropout(dropout)
@@ -63,7 +64,6 @@ class NodeAttention(nn.Module):
         q = self.query(h).view(batch, count, self.heads, size) * size**-0.5
         k, v = (linear(h).view(batch, count, self.heads, size) for linear in (self.key, self.value))
         logits = q.transpose(1, 2) @ k.permute(0, 2, 3, 1)  # [B, H, N, N]
-        # a bias of the pair's key adds the same to all logits of a row, which the softmax takes out again
         towards = take_back(q, self.pair_key.weight)  # [B, N, H, P]
         logits = logits + (towards @ e.transpose(-1, -2)).transpose(1, 2)
         weights = torch.where(pairs[:, None], logits, HIDDEN).softmax(-1)
@@ -113,7 +113,7 @@ class TripletAttention(nn.Module):
         self.query = nn.Linear(pair_width, pair_width)
         self.key = nn.Linear(pair_width, pair_width)
         self.value = nn.Linear(pair_width, pair_width)
-        self.triplet_key = nn.Linear(triplet_width, pair_width) if triplet_width else None
+        self.triplet_key = nn.Linear(triplet_width, pair_width, bias=False) if triplet_width else None
         self.triplet_value = nn.Linear(triplet_width, pair_width) if triplet_width else None
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(pair_width, pair_width)
