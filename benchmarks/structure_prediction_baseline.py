@@ -175,9 +175,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds crystals/")
     parser.add_argument("--cache", default="cache", help="folder of the binary stores")
     parser.add_argument("--limit", type=int, help="number of test crystals; all if not given")
+    parser.add_argument("--training", type=int, help="number of training crystals, at random; all if not given")
     parser.add_argument("--guesses", type=int, default=20, help="for each of them")
     parser.add_argument("--processes", type=int, help="that match; every core if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of test crystals")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of crystals")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
 
@@ -192,7 +193,7 @@ def main() -> None:
         seed=arguments.seed,
     )  # fmt: skip
     start = time.perf_counter()
-    training = module.structures("train", "crystal")
+    training = module.structures("train", "crystal", arguments.training)
     book = TemplateBook(training)
     samples, without = guess_all(module, book, arguments.guesses)
     print(f"{len(training)} training crystals, {len(samples)} guesses in {time.perf_counter() - start:.0f} s")
@@ -200,7 +201,7 @@ def main() -> None:
     references = [module.structure(place) for place in places]
     found = {"no template": estimate_share(without, len(references))}
     found |= measure_leakage(references, training, book, arguments.processes)
-    evaluator = StructurePredictionEvaluator(processes=arguments.processes)
+    evaluator = StructurePredictionEvaluator(training_limit=arguments.training, processes=arguments.processes)
     evaluator.prepare(module)
     evaluator.update(samples)
     found |= evaluator.compute()

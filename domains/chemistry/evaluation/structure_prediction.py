@@ -101,12 +101,20 @@ class StructurePredictionEvaluator(Evaluator):
 
     Args:
         seen: find out which references have the reduced formula of a training crystal, for a rate without these.
+        training_limit: take at most this many training crystals for that, those of the data module's seed; None: all.
         time_limit: seconds for matching one guess; beyond it, the guess counts as not matched. None: no limit.
         processes: worker processes; None: one per available core. 0, which needs no limit: this process.
     """
 
-    def __init__(self, seen: bool = True, time_limit: float | None = 60.0, processes: int | None = None) -> None:
+    def __init__(
+        self,
+        seen: bool = True,
+        training_limit: int | None = None,
+        time_limit: float | None = 60.0,
+        processes: int | None = None,
+    ) -> None:
         self.seen = seen
+        self.training_limit = training_limit
         self.time_limit = time_limit
         self.processes = processes
         self._structure: Callable[[int], AtomicStructure] | None = None
@@ -122,7 +130,10 @@ class StructurePredictionEvaluator(Evaluator):
     def prepare(self, datamodule: Any) -> None:
         """Take the way to references, and the formulas of the training crystals."""
         self._structure = datamodule.structure
-        self._training = set(index_by_formula(datamodule.structures("train", domain="crystal"))) if self.seen else None
+        self._training = None
+        if self.seen:
+            training = datamodule.structures("train", domain="crystal", limit=self.training_limit)
+            self._training = set(index_by_formula(training))
 
     def reset(self) -> None:
         """Forget all guesses."""
