@@ -10,12 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from polydit.data.chemistry.collate import collate
+from polydit.data.chemistry.drawn_properties import LabelledStructures
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.evaluation import property_error
 from polydit.domains.chemistry.evaluation.property_error import PropertyErrorEvaluator
 from polydit.domains.chemistry.evaluation.property_prediction import PropertyPredictionEvaluator
 from polydit.domains.chemistry.property_prediction import PropertyPredictionSystem
 from polydit.platform.errors import CheckpointError, ConfigurationError, DataError
+from polydit.platform.evaluation.statistics import Estimate
 from polydit.platform.requests import Request, Sample
 
 from ..test_property_prediction import Labelled, make_molecules, make_system
@@ -117,6 +120,30 @@ def test_within_size_pairs_are_other_molecules_of_the_size(predictor: BiasedSyst
     assert entry.value == pytest.approx(BIAS) and entry.count == 2
 
 
+def test_who_ignores_the_wish_lands_on_within_size_and_who_obeys_on_the_bound(predictor: BiasedSystem) -> None:
+    data = make_data(1500)
+    labels, sizes = (np.array([m.labels["gap"] for m in data.held]), np.array([len(m.numbers) for m in data.held]))
+    known = LabelledStructures(sizes, np.zeros(1500, dtype=bool), {"gap": labels})
+    wishes = {"domain": "molecule", "properties": {"gap": "drawn"}}
+    requests = [known.draw(Request(seed, wishes)) for seed in range(1500)]
+    generator = np.random.default_rng(0)
+
+    def judge(obeys: bool) -> dict[str, Estimate]:
+        evaluator = PropertyErrorEvaluator("predictor.ckpt")
+        evaluator.prepare(data)
+        for request in requests:
+            same = np.flatnonzero(sizes == request.wishes["num_atoms"])
+            error = np.abs(labels[same] - request.wishes["properties"]["gap"])
+            place = same[error.argmin()] if obeys else generator.choice(same)
+            evaluator.update([Sample(request, data.held[place])])
+        return {name.rpartition("/")[2]: entry for name, entry in evaluator.compute().items()}
+
+    ignoring, obeying = judge(False), judge(True)
+    assert ignoring["samples"].low < ignoring["within_size"].value < ignoring["samples"].high
+    assert ignoring["samples"].low > ignoring["atoms_only"].high
+    assert obeying["samples"].value == pytest.approx(obeying["bound"].value, abs=0.01)
+
+
 def test_same_seed_same_numbers_and_a_limit(predictor: BiasedSystem) -> None:
     def run(**options: Any) -> dict[str, Any]:
         evaluator = PropertyErrorEvaluator("predictor.ckpt", **options)
@@ -206,8 +233,6 @@ def test_held_out_predictions_are_counted() -> None:
     system = make_system().eval()
     molecules = make_molecules(30)
     system.prepare(Labelled(molecules))
-    from polydit.data.chemistry.collate import collate
-
     with torch.no_grad():
         outputs = system.reconstruct(collate(molecules, ["gap"]))
     evaluator = PropertyPredictionEvaluator()
