@@ -6,18 +6,25 @@ Shape legend: B structures, N atoms.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils.flop_counter import FlopCounterMode
 
 from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.collate import collate
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.adit import AtomAutoencoder
+from polydit.domains.chemistry.gfmdiff.dtn import DualTrackTransformer
+from polydit.platform.context import Context
+from polydit.platform.denoisers import TimeEmbedding
+from polydit.platform.state import Condition
 
-from .entry import Outputs
+from .entry import LENGTHS, WIDTH, Case, Entry, Outputs, denoiser_entry, token_case
 
 
 def atom_case(padding: int) -> AtomBatch:
@@ -69,3 +76,41 @@ def unpad_atoms(outputs: Outputs, padding: int) -> Outputs:
     return {
         name: value if name == "lattice" else value[:, : value.shape[1] - padding] for name, value in outputs.items()
     }
+
+
+def point_case(padding: int) -> Case:
+    """Molecules of five, three and four atoms as points, with an estimate of themselves and a label."""
+    sizes = {"position": 3, "element": 5, "number": 1, "valence": 1}
+    case = token_case(padding, fields=sizes)
+    estimate = torch.cat([0.9 * case.x_t[name] for name in sorted(sizes)], dim=-1)
+    condition = Condition({"label": case.cond.vectors["label"]}, {}, {"self_condition": estimate})
+    layout = replace(case.layout, masks=dict.fromkeys(sizes, case.layout.masks["position"]))
+    return Case(case.x_t, case.t, condition, layout)
+
+
+def of_points(name: str, parameters: int, **options: Any) -> Entry:
+    """Entry of a tiny dual-track transformer; operations are those of one molecule, since weights are folded once."""
+    settings: dict[str, Any] = {"width": WIDTH, "depth": 2, "heads": 2, "hidden": 48, "dropout": 0.0}
+    build = partial(DualTrackTransformer, **{**settings, **options})
+
+    def count(model: nn.Module) -> tuple[int, int]:
+        case = point_case(0)
+        one = {key: value[:1] for key, value in case.x_t.items()}
+        condition = case.cond.map(lambda value: value[:1])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(one, case.t[:1], condition, Context())
+        return counter.get_total_flops(), model.cost(max(LENGTHS))
+
+    entry = denoiser_entry(name, build, parameters, point_case, max(LENGTHS), start="free", compiler="eager")
+    return replace(entry, operations=count)
+
+
+GFMDIFF = [
+    of_points("gfmdiff/released for QM9", 125_046),
+    of_points("gfmdiff/released for GEOM", 63_606, lift="gated"),
+    of_points("gfmdiff/chunks of triplets", 64_534, lift="gated", angles="gaussian", distances="plain", chunk=2),
+    of_points(
+        "gfmdiff/small budget", 46_260, lift="gated", angles="harmonic", distances="plain", moves="last", pair_width=16,
+        pair_heads=1, estimate=True, time=TimeEmbedding,
+    ),
+]

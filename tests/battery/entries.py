@@ -36,7 +36,7 @@ from polydit.platform.denoisers import (
 from polydit.platform.feedforwards import MLP, MixtureOfExperts, NoiseRouter, SwiGLU, TokenNoiseRouter, TokenRouter
 from polydit.platform.mixers import Attention, CrossAttention, GeometricAttention, RotaryPosition, WrittenAttention
 
-from .chemistry import atom_case, run_autoencoder, unpad_atoms
+from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
 from .experts import EXPERT_POLICIES, seeded
 from .policies import POLICIES
@@ -180,5 +180,5 @@ ENTRIES = [
         ),
         inputs=atom_case, run=run_autoencoder, parameters=40_676, unpad=unpad_atoms,
     ),
+    *GFMDIFF,
 ]
-

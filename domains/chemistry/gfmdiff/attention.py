@@ -140,7 +140,7 @@ class TripletAttention(nn.Module):
             k, v = torch.cat([k, functions], dim=-1), torch.cat([v, functions], dim=-1)
         logits = q.transpose(2, 3) @ k.permute(0, 1, 3, 4, 2)  # [B, M, H, j, k]
         if triplets is not None and towards is not None:
-            logits = logits + (towards @ triplets.transpose(-1, -2)).transpose(2, 3)
+            logits = logits + (towards @ triplets.transpose(-1, -2).to(towards.dtype)).transpose(2, 3)
         if self.masked:
             logits = torch.where(pairs[:, None, None], logits, HIDDEN)
         weights = self.dropout(logits.softmax(-1)).to(v.dtype)

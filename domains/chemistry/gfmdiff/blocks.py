@@ -167,12 +167,12 @@ class GeometryRefresh(nn.Module):
 
     def start(self, node: Tensor, points: Tensor, ctx: Context, estimate: Tensor | None = None) -> Streams:
         """The first streams: pairs of embedded distances, and of those of an estimate of the clean points if given."""
-        pair = self.pair.embed(self.distances(pair_geometry(points)[0]))
+        pair = self.pair.start(self.distances(pair_geometry(points)[0]))
         if self.estimate is not None and estimate is not None:
-            pair = pair + self.estimate(self.distances(pair_geometry(estimate)[0]))
+            pair = pair + self.estimate(self.distances(pair_geometry(estimate)[0]).to(self.estimate.weight.dtype))
         streams = {"node": node, "pair": self._with_nodes(node, pair, points, ctx), "point": points}
         if self.angles is not None and self.triplet is not None:
-            streams["triplet"] = functional.relu(self.triplet.embed(self.angles(points, points)))
+            streams["triplet"] = functional.relu(self.triplet.start(self.angles(points, points)))
         return streams
 
     def forward(self, h: Streams, ctx: Context) -> Streams:

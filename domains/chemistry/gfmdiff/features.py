@@ -113,16 +113,23 @@ def spherical_harmonics(directions: Tensor) -> Tensor:
 
 def unit_vectors(points: Tensor) -> Tensor:
     """[B, N, N, 3] unit vectors from i to j, 0 from a point to itself."""
+    points = in_full(points)
     ways = points[:, None] - points[:, :, None]
     return ways / ((ways.square().sum(-1, keepdim=True) + 1e-12).sqrt() + 1e-5)
 
 
 def pair_geometry(points: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances [B, N, N], and softened directions [B, N, N, 3] from j to i, of points [B, N, 3]."""
+    points = in_full(points)
     apart = points[:, :, None] - points[:, None]
     squared = apart.square().sum(-1)
     # no infinite slope where two points meet, as each does with itself
     return squared, apart / ((squared + 1e-12).sqrt() + SOFTENING)[..., None]
+
+
+def in_full(points: Tensor) -> Tensor:
+    """Points in 32 bits at least: geometry in fewer loses what a bond's length says."""
+    return points.float() if points.dtype in (torch.bfloat16, torch.float16) else points
 
 
 def cosines(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,10 +137,11 @@ def cosines(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
     Lengths are softened by 1e-5 as released, so that a way without length gives 0.
     """
-    ways = points[:, None] - centres[:, :, None]
-    lengths = (ways.square().sum(-1) + 1e-24).sqrt()
-    units = ways / (lengths + 1e-5)[..., None]
-    return units @ units.transpose(-1, -2), ways.square().sum(-1)
+    with torch.autocast(points.device.type, enabled=False):
+        ways = in_full(points)[:, None] - in_full(centres)[:, :, None]
+        lengths = (ways.square().sum(-1) + 1e-24).sqrt()
+        units = ways / (lengths + 1e-5)[..., None]
+        return units @ units.transpose(-1, -2), ways.square().sum(-1)
 
 
 class FusedEmbedding(nn.Module):
@@ -156,7 +164,12 @@ class FusedEmbedding(nn.Module):
         assert self.fuse is not None
         into, over = self.fuse.weight.split([self.embed.out_features, held.shape[-1]], dim=1)
         bias = functional.linear(self.embed.bias, into, self.fuse.bias)
-        return functional.linear(basis, into @ self.embed.weight, bias) + functional.linear(held, over)
+        folded = functional.linear(basis.to(into.dtype), into @ self.embed.weight, bias)
+        return folded + functional.linear(held, over)
+
+    def start(self, basis: Tensor) -> Tensor:
+        """[..., embedded] of basis [..., R], where nothing is held yet."""
+        return self.embed(basis.to(self.embed.weight.dtype))
 
     def cost(self) -> int:
         """Multiply-adds per pair or triplet."""
@@ -169,4 +182,4 @@ class FusedEmbedding(nn.Module):
         """Multiply-adds of the product of the weights, once a pass."""
         if self.fuse is None:
             return 0
-        return self.fuse.out_features * self.embed.out_features * self.embed.in_features
+        return self.fuse.out_features * self.embed.out_features * (self.embed.in_features + 1)

@@ -118,8 +118,8 @@ class CoordinateUpdate(nn.Module):
         mixed = functional.linear(self.read(e), of_pair, self.expand.bias)
         mixed = mixed + functional.linear(h, of_first)[:, :, None] + functional.linear(h, of_second)[:, None]
         share = torch.tanh(self.last(functional.silu(self.hidden(functional.silu(mixed))))) * self.reach
-        share = torch.where(pairs[..., None], share, 0.0).to(points.dtype)
-        return points + (directions * share).sum(2)
+        share = torch.where(pairs[..., None], share, 0.0).to(directions.dtype)
+        return points + (directions * share).sum(2).to(points.dtype)
 
     def cost(self, tokens: int) -> int:
         """Multiply-adds of products per sample."""
