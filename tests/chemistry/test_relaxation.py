@@ -92,6 +92,11 @@ def test_aromatic_rings_stay_aromatic() -> None:
     assert np.linalg.svd(found.structure.positions - found.structure.positions.mean(0))[1][2] < 0.02
 
 
+def test_formal_charges_are_told() -> None:
+    message = MMFFRelaxation().relax(from_ase("CH3NO2")).message
+    assert message.startswith("formal charges at N2, O")
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 3), st.floats(-50, 50))
 def test_relaxation_knows_no_frame(seed: int, angle: float, shift: float) -> None:

@@ -33,8 +33,9 @@ class MMFFRelaxation(Relaxation):
 
     Bonds are those that the EDM bond table infers from distances. The table knows no aromatic bond and misses orders of
     bonds a little too long, which shows as radicals; such orders are completed by RDKit, so that no atom is left with
-    an unpaired electron and the molecule is neutral. What has no such orders is refused, since a force field would pull
-    it towards another molecule. Atoms move from where they were after the best rigid motion.
+    an unpaired electron and the molecule is neutral, if need be with formal charges that cancel; the message says so.
+    What has no such orders is refused, since a force field would pull it towards another molecule. Atoms move from where
+    they were after the best rigid motion.
 
     Args:
         force_field: ``"MMFF94"``, ``"MMFF94s"`` or ``"UFF"``; UFF knows every element and is less exact.
@@ -94,7 +95,7 @@ def check_settings(force_field: str, max_steps: int) -> None:
 
 
 def build_molecule(structure: AtomicStructure) -> tuple[Mol, str]:
-    """Sanitised RDKit molecule without radicals, and how its bond orders came about where that is not by length alone.
+    """Sanitised RDKit molecule without radicals, and what of its graph is not told by lengths alone.
 
     Raises:
         ValueError: if there is none.
@@ -103,7 +104,7 @@ def build_molecule(structure: AtomicStructure) -> tuple[Mol, str]:
         raise ValueError("a coordinate is not finite")
     molecule = structure.to_rdkit()
     if molecule is not None and not _list_radicals(molecule):
-        return molecule, ""
+        return molecule, _describe(molecule)
     graph = structure.to_rdkit(sanitize=False)
     rdbase = require("rdkit.rdBase", "chemistry")
     bonds = require("rdkit.Chem.rdDetermineBonds", "chemistry")
@@ -118,7 +119,7 @@ def build_molecule(structure: AtomicStructure) -> tuple[Mol, str]:
         raise ValueError("a valence is not allowed")
     if radicals := _list_radicals(graph):
         raise ValueError(f"unpaired electrons at {', '.join(radicals)}")
-    return graph, "bond orders completed by RDKit"
+    return graph, ", ".join(filter(None, ("bond orders completed by RDKit", _describe(graph))))
 
 
 def make_field(molecule: Mol, force_field: str, conformer: int = -1) -> Any:
@@ -149,6 +150,12 @@ def minimise(field: Any, max_steps: int) -> tuple[int, bool]:
     require("rdkit.Chem.rdtrajectory", "chemistry")  # the type of what comes next, which RDKit does not load by itself
     more, snapshots = field.MinimizeTrajectory(1, max_steps)
     return len(snapshots), more == 0
+
+
+def _describe(molecule: Mol) -> str:
+    """The atoms that bear formal charges, as in a nitro group."""
+    charged = [f"{atom.GetSymbol()}{atom.GetIdx() + 1}" for atom in molecule.GetAtoms() if atom.GetFormalCharge()]
+    return f"formal charges at {', '.join(charged)}" if charged else ""
 
 
 def _list_radicals(molecule: Mol) -> list[str]:
