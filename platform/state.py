@@ -36,6 +36,7 @@ class MaskSpec:
         table: [G, G] bool, ``table[a, b]`` is True where queries of group a may see keys of group b.
         window: tokens see only keys at most this many positions away. None: no limit.
         causal: tokens see no later ones.
+        bias: [B, H, N, M], or with axes of 1, added to the logits, as from what pairs of tokens are to each other.
     """
 
     keys: Tensor | None = None
@@ -43,6 +44,7 @@ class MaskSpec:
     table: Tensor | None = None
     window: int | None = None
     causal: bool = False
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True)

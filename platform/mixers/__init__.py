@@ -2,9 +2,10 @@
 
 from .attention import Attention, CrossAttention
 from .backends import DefaultAttention, FusedAttention, WrittenAttention, default_backend
-from .base import TokenMixer
+from .base import PairBias, TokenMixer
 from .dropout import AttentionDropout
 from .geometric import GeometricAttention
+from .pair_bias import DistanceBias
 from .rotary import RotaryPosition
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "AttentionDropout",
     "CrossAttention",
     "DefaultAttention",
+    "DistanceBias",
     "FusedAttention",
     "GeometricAttention",
+    "PairBias",
     "RotaryPosition",
     "TokenMixer",
     "WrittenAttention",

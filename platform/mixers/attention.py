@@ -16,7 +16,7 @@ from ..context import Context
 from ..errors import ConfigurationError
 from ..norms import RMSNorm
 from ..state import MaskSpec
-from .base import TokenMixer
+from .base import PairBias, TokenMixer
 from .masks import real_tokens
 from .rotary import RotaryPosition
 
@@ -35,6 +35,8 @@ class Attention(TokenMixer):
         rotary: builds the rotary embedding from the head's width; None: no positions in attention.
         stream: which stream's mask and positions hold here.
         causal: tokens see no later ones, in-context tokens first.
+        pair_bias: builds, from the number of heads, what is added to the logits for what pairs of tokens are to each
+            other, such as `DistanceBias`; None: nothing.
 
     Raises:
         ConfigurationError: if the heads do not divide the width.
@@ -49,6 +51,7 @@ class Attention(TokenMixer):
         rotary: Callable[[int], RotaryPosition] | None = None,
         stream: str = "x",
         causal: bool = False,
+        pair_bias: Callable[[int], PairBias] | None = None,
     ) -> None:
         super().__init__()
         heads = check_heads(width, heads)
@@ -57,6 +60,7 @@ class Attention(TokenMixer):
         self.output = nn.Linear(width, width, bias=bias)
         self.norm = HeadNorm(width, heads, qk_norm)
         self.rotary = rotary(width // heads) if rotary else None
+        self.pair_bias = pair_bias(heads) if pair_bias else None
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Mixed tokens [B, N, D] of `x` [B, N, D]."""
@@ -68,12 +72,15 @@ class Attention(TokenMixer):
         mask = ctx.masks.get(self.stream)
         if self.causal:
             mask = replace(mask or MaskSpec(), causal=True)
+        if self.pair_bias is not None:
+            mask = replace(mask or MaskSpec(), bias=self.pair_bias(x, ctx, self.stream))
         mixed = ctx.attend(q, k, split_heads(v, self.heads), mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
-        """Operations per sample: four projections (8 N D²) and two products of tokens with tokens (4 N² D)."""
-        return 8 * tokens * self.width**2 + 4 * tokens**2 * self.width
+        """Operations per sample: four projections (8 N D²), two products of tokens with tokens (4 N² D), the bias."""
+        bias = 0 if self.pair_bias is None else self.pair_bias.cost(tokens)
+        return 8 * tokens * self.width**2 + 4 * tokens**2 * self.width + bias
 
 
 class CrossAttention(TokenMixer):

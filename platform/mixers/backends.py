@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..context import Context
 from ..state import MaskSpec
-from .masks import visible_keys
+from .masks import logit_mask, visible_keys
 
 LONGEST_WRITTEN_OUT = 128
 """Most keys for which written-out attention is chosen, see `DefaultAttention`."""
@@ -22,8 +22,8 @@ class FusedAttention:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec | None, ctx: Context) -> Tensor:
         """Attention of q [B, H, N, E] to k, v [B, H, M, E]: [B, H, N, E]."""
-        visible = visible_keys(mask, q.shape[-2], k.shape[-2], q.device)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        shown = logit_mask(mask, q.shape[-2], k.shape[-2], q)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=shown)
 
 
 class WrittenAttention:
@@ -33,6 +33,8 @@ class WrittenAttention:
         """Attention of q [B, H, N, E] to k, v [B, H, M, E]: [B, H, N, E]."""
         visible = visible_keys(mask, q.shape[-2], k.shape[-2], q.device)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if mask is not None and mask.bias is not None:
+            scores = scores + mask.bias.to(scores.dtype)
         if visible is not None:
             scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
         return scores.softmax(-1) @ v

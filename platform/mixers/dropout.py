@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..state import MaskSpec
 from .attention import Attention
 from .base import TokenMixer
-from .masks import visible_keys
+from .masks import logit_mask
 
 
 class DropoutAttention:
@@ -31,8 +31,8 @@ class DropoutAttention:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec | None, ctx: Context) -> Tensor:
         """Attention of q [B, H, N, E] to k, v [B, H, M, E]: [B, H, N, E]."""
-        visible = visible_keys(mask, q.shape[-2], k.shape[-2], q.device)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=self.rate)
+        shown = logit_mask(mask, q.shape[-2], k.shape[-2], q)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=shown, dropout_p=self.rate)
 
 
 class AttentionDropout(TokenMixer):

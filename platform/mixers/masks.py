@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..state import MaskSpec, Tokens
 
@@ -56,6 +57,22 @@ def visible_keys(mask: MaskSpec | None, queries: int, keys: int, device: torch.d
     return visible | ~visible.any(-1, keepdim=True)
 
 
+def logit_mask(mask: MaskSpec | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
+    """What a fused kernel wants: bool where all is said by who sees whom, else what to add to the logits, as `like`.
+
+    Args:
+        mask: what may attend to what, and its bias; None: all to all.
+        queries: N.
+        keys: M.
+        like: the queries, whose type and device the result has if it is added.
+    """
+    visible = visible_keys(mask, queries, keys, like.device)
+    if mask is None or mask.bias is None:
+        return visible
+    bias = mask.bias.to(like.dtype)
+    return bias if visible is None else torch.where(visible, bias, torch.finfo(like.dtype).min)
+
+
 def real_tokens(group: Tokens) -> Tensor:
     """[B, M] bool, True where a token of the group is real."""
     return group.features.new_ones(group.features.shape[:2], dtype=torch.bool) if group.mask is None else group.mask
@@ -77,5 +94,8 @@ def prepend_visible(mask: MaskSpec | None, real: Tensor, tokens: int) -> MaskSpe
             "tokens cannot be prepended to a sequence masked by groups or a window: "
             "use cross-attention for the condition, or leave the mask to keys"
         )
+    bias = None
+    if mask is not None and mask.bias is not None:
+        bias = pad(mask.bias, (real.shape[1], 0, real.shape[1], 0))  # what pairs are to each other, new tokens are not
     own = mask.keys if mask is not None and mask.keys is not None else real.new_ones(real.shape[0], tokens)
-    return replace(mask or MaskSpec(), keys=torch.cat([real, own], dim=1))
+    return replace(mask or MaskSpec(), keys=torch.cat([real, own], dim=1), bias=bias)

@@ -34,7 +34,14 @@ from polydit.platform.denoisers import (
     TransformerStack,
 )
 from polydit.platform.feedforwards import MLP, MixtureOfExperts, NoiseRouter, SwiGLU, TokenNoiseRouter, TokenRouter
-from polydit.platform.mixers import Attention, CrossAttention, GeometricAttention, RotaryPosition, WrittenAttention
+from polydit.platform.mixers import (
+    Attention,
+    CrossAttention,
+    DistanceBias,
+    GeometricAttention,
+    RotaryPosition,
+    WrittenAttention,
+)
 
 from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
@@ -90,6 +97,10 @@ ENTRIES = [
         "attention/rotary in space", 49_539,
         mixer=partial(Attend, rotary=partial(RotaryPosition, axes=(6, 4, 4), base=10.0)),
         embedding=partial(Embed, position=None), case=partial(token_case, axes=3), compiler="eager",
+    ),
+    of_tokens(
+        "attention/biased by distance", 49_603, mixer=partial(Attend, pair_bias=DistanceBias),
+        embedding=partial(Embed, points="latent", point_unit=1.5), compiler="eager",
     ),
     of_tokens(
         "attention/geometric", 54_723, mixer=partial(GeometricAttention, heads=2),
