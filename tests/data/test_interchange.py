@@ -238,6 +238,31 @@ def test_torch_geometric_data_are_batched_and_foreign_ones_read() -> None:
         AtomicStructure.from_torch_geometric(Data(pos=torch.eye(3)))
 
 
+def test_real_molecules_and_crystals(shared_data: Path) -> None:
+    shard = np.load(shared_data / "molecules" / "qm9" / "qm9_05.npz")
+    ends = np.cumsum(shard["num_atoms"])[:20]
+    split = (np.split(shard[key][: ends[-1]], ends[:-1]) for key in ("atomic_numbers", "positions_1e10"))
+    for index, (numbers, positions) in enumerate(zip(*split, strict=True)):
+        item = AtomicStructure(numbers.astype(np.int64), positions / 1e10, None, {"index": float(index)}, f"qm9 {index}")
+        assert_same(from_ase(to_ase(item)), item)
+        assert_same(from_pymatgen(to_pymatgen(item)), item)
+        assert_same(from_torch_geometric(to_torch_geometric(item)), item)
+        mol = item.to_rdkit()
+        assert mol is not None
+        assert_same(from_rdkit(mol), item)
+    shard = np.load(shared_data / "crystals" / "mp_le20" / "mp_03.npz")
+    ends = np.cumsum(shard["num_atoms"])[:20]
+    split = (np.split(shard[key][: ends[-1]], ends[:-1]) for key in ("atomic_numbers", "frac_coords_1e8"))
+    for index, (numbers, fractions) in enumerate(zip(*split, strict=True)):
+        cell = np.array(Lattice.from_parameters(*shard["lattice"][index]).matrix)
+        item = AtomicStructure(numbers.astype(np.int64), fractions / 1e8 @ cell, cell, {"index": float(index)}, "mp")
+        assert_same(from_ase(to_ase(item)), item)
+        assert_same(from_torch_geometric(to_torch_geometric(item)), item)
+        back = from_pymatgen(to_pymatgen(item))
+        assert_same(back, item, positions=False)
+        np.testing.assert_allclose(back.positions, item.positions, rtol=0, atol=1e-12)
+
+
 def test_changing_what_came_in_changes_nothing_that_went_out() -> None:
     item = AtomicStructure.from_ase(bulk("Cu"), "copper")
     for copy in (item.to_ase().positions, item.to_torch_geometric().pos, item.to_torch_geometric().cell):

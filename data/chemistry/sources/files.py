@@ -15,7 +15,6 @@ from .base import OnError, Source, describe_files, map_records
 from .cdvae import SPLIT_FILES
 from .parsing import KNOWN_FORMATS, find_parser, parse_file
 
-
 LABELS_VERSION = 2
 """Part of every cache key here; raise it when files give other labels or names than before."""
 

@@ -34,8 +34,8 @@ class MMFFRelaxation(Relaxation):
     Bonds are those that the EDM bond table infers from distances. The table knows no aromatic bond and misses orders of
     bonds a little too long, which shows as radicals; such orders are completed by RDKit, so that no atom is left with
     an unpaired electron and the molecule is neutral, if need be with formal charges that cancel; the message says so.
-    What has no such orders is refused, since a force field would pull it towards another molecule. Atoms move from where
-    they were after the best rigid motion.
+    What has no such orders is refused, since a force field would pull it towards another molecule. How far atoms moved
+    is measured after the best rigid motion.
 
     Args:
         force_field: ``"MMFF94"``, ``"MMFF94s"`` or ``"UFF"``; UFF knows every element and is less exact.
