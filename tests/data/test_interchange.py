@@ -243,7 +243,7 @@ def test_real_molecules_and_crystals(shared_data: Path) -> None:
     ends = np.cumsum(shard["num_atoms"])[:20]
     split = (np.split(shard[key][: ends[-1]], ends[:-1]) for key in ("atomic_numbers", "positions_1e10"))
     for index, (numbers, positions) in enumerate(zip(*split, strict=True)):
-        item = AtomicStructure(numbers.astype(np.int64), positions / 1e10, None, {"index": float(index)}, f"qm9 {index}")
+        item = AtomicStructure(numbers.astype(np.int64), positions / 1e10, None, {"index": float(index)}, "qm9")
         assert_same(from_ase(to_ase(item)), item)
         assert_same(from_pymatgen(to_pymatgen(item)), item)
         assert_same(from_torch_geometric(to_torch_geometric(item)), item)
