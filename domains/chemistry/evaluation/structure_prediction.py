@@ -102,7 +102,8 @@ class StructurePredictionEvaluator(Evaluator):
     Args:
         seen: find out which references have the reduced formula of a training crystal, for a rate without these.
         training_limit: take at most this many training crystals for that, those of the data module's seed; None: all.
-        time_limit: seconds for matching one guess; beyond it, the guess counts as not matched. None: no limit.
+        time_limit: seconds for matching one guess; beyond it, the guess counts as not matched. None: no limit. Crystals
+            take some ten milliseconds, but the flat or endless cells of an untrained model would take for ever.
         processes: worker processes; None: one per available core. 0, which needs no limit: this process.
     """
 
@@ -110,7 +111,7 @@ class StructurePredictionEvaluator(Evaluator):
         self,
         seen: bool = True,
         training_limit: int | None = None,
-        time_limit: float | None = 60.0,
+        time_limit: float | None = 10.0,
         processes: int | None = None,
     ) -> None:
         self.seen = seen
