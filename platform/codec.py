@@ -35,6 +35,23 @@ class Codec(nn.Module, ABC):
     def decode(self, state: State, layout: Layout) -> list[Any]:
         """One item per sample."""
 
+    def question(self, batch: Any) -> Layout | None:
+        """What a held-out batch asks of a conditional model, its answers left out, with a seed for each.
+
+        None, the default: nothing is asked, and `test` compares nothing.
+        """
+        return None
+
+    def compare(self, batch: Any, answers: Sequence[State], layout: Layout) -> list[Any]:
+        """Held-out items beside finished states that answer what they ask; one a batch entry, for the evaluators.
+
+        Args:
+            batch: that `question` made `layout` of.
+            answers: one state for each hypothesis.
+            layout: the question.
+        """
+        return []
+
     def known(self, layout: Layout) -> tuple[State, State] | None:
         """Values that sampling must keep and their masks (True = keep), for inpainting; None if nothing is kept."""
         return None

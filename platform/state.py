@@ -178,6 +178,11 @@ class Condition:
         )
 
 
+def time_of(t: Time, field: str) -> Tensor:
+    """The noise level of a field."""
+    return t[field] if isinstance(t, dict) else t
+
+
 def expand_time(t: Tensor, like: Tensor) -> Tensor:
     """`t` [B] or [B, N] with trailing axes of one, so that it multiplies `like` [B, N, ...]."""
     return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))

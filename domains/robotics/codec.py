@@ -6,6 +6,7 @@ Shape legend: B batch, T observation steps, H actions of a chunk, A action size,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,16 +148,20 @@ class ActionChunkCodec(Codec):
         """Chunks [H, A] in the environment's units, first action first."""
         return list(self.action.restore(state["action"].float()).cpu().numpy())
 
-    def compare(self, batch: TrajectoryBatch, state: State, layout: Layout) -> list[ChunkComparison]:
-        """Held-out windows beside what was sampled for them.
+    def question(self, batch: TrajectoryBatch) -> Layout:
+        """What held-out windows show before anything is done, each with the seed of its place in the split."""
+        seeds = range(len(batch)) if batch.index is None else batch.index.tolist()
+        _, layout = self.encode(batch, torch.Generator())
+        return replace(layout, masks={}, seeds=tuple(seeds))
 
-        Args:
-            batch: the windows.
-            state: sampled for their layout.
-            layout: of the windows.
-        """
-        sampled = torch.as_tensor(np.stack(self.decode(state, layout)), device=batch.actions.device)
-        errors = (self.action.normalise(sampled) - self.action.normalise(batch.actions)).abs().mean(dim=-1)
+    def compare(self, batch: TrajectoryBatch, answers: Sequence[State], layout: Layout) -> list[ChunkComparison]:
+        """Held-out windows beside what was sampled for them, errors averaged over the answers."""
+        truth = self.action.normalise(batch.actions)
+        errors = torch.stack([
+            (self.action.normalise(torch.as_tensor(np.stack(self.decode(state, layout)), device=truth.device)) - truth)
+            .abs().mean(dim=-1)
+            for state in answers
+        ]).mean(dim=0)
         counts = batch.action_mask.sum(dim=1)
         means = (errors * batch.action_mask).sum(dim=1) / counts  # NaN where a window has no actions
         return [

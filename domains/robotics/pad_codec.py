@@ -87,9 +87,12 @@ class FrameActionCodec(ActionChunkCodec):
         labels["current_image"] = to_signed(labels.pop(self.camera))
         return labels
 
-    def compare(self, batch: TrajectoryBatch, state: State, layout: Layout) -> list[ChunkComparison]:
-        """Held-out windows beside what was sampled for them; frames past the end of an episode are left out."""
-        predicted, truth = self.decode_frames(state), batch.future[self.camera].cpu().numpy()
+    def compare(self, batch: TrajectoryBatch, answers: Sequence[State], layout: Layout) -> list[ChunkComparison]:
+        """Held-out windows beside what was sampled for them; frames past the end of an episode are left out.
+
+        Frames are those of the first answer: a mean over answers would be a blur that no answer shows.
+        """
+        predicted, truth = self.decode_frames(answers[0]), batch.future[self.camera].cpu().numpy()
         now = batch.observations[self.camera][:, -1:].cpu().numpy()
         real = np.ones(truth.shape[:2], bool) if batch.future_mask is None else batch.future_mask.cpu().numpy()
         return [
@@ -98,7 +101,7 @@ class FrameActionCodec(ActionChunkCodec):
                 psnr=measure_psnr(predicted[i, real[i]], truth[i, real[i]]),
                 copied_psnr=measure_psnr(np.broadcast_to(now[i], truth[i].shape)[real[i]], truth[i, real[i]]),
             )
-            for i, comparison in enumerate(super().compare(batch, state, layout))
+            for i, comparison in enumerate(super().compare(batch, answers, layout))
         ]
 
     def decode_frames(self, state: State) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ Shape legend: H actions of a chunk, A action size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
-from polydit.data.robotics.batch import TrajectoryBatch
 from polydit.envs.environment import EnvironmentInfo
 from polydit.envs.episodes import EpisodeRequest, Recording
 from polydit.envs.rendering import select_backend
@@ -28,7 +27,6 @@ from polydit.platform.state import State
 from polydit.platform.systems.diffusion import DiffusionSystem
 
 from .codec import ActionChunkCodec, History
-from .comparison import ChunkComparison
 from .execution import Chunk, Controller, Execution
 
 
@@ -97,16 +95,6 @@ class PolicySystem(DiffusionSystem):
         if playing:
             samples |= dict(zip(playing, self.play([requests[i] for i in playing]), strict=True))
         return [samples[i] for i in range(len(requests))]
-
-    @torch.no_grad()
-    def reconstruct(self, batch: TrajectoryBatch) -> list[ChunkComparison]:
-        """Held-out windows beside the policy's own samples for them, each from the seed of its place in the split."""
-        seeds = range(len(batch)) if batch.index is None else batch.index.tolist()
-        _, layout = self.codec.encode(batch, torch.Generator())
-        layout = replace(layout, masks={}, seeds=tuple(seeds))
-        state = self.sample_state(layout)
-        with torch.autocast(batch.actions.device.type, enabled=False):
-            return self.codec.compare(batch, state, layout)
 
     def play(self, requests: Sequence[Request]) -> list[Sample]:
         """Episodes in the order of the requests; each depends on its own seed alone.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..context import Context
 from ..processes import Process
-from ..state import Layout, State
+from ..state import Layout, State, Time, time_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Denoising:
         prediction: what the denoiser said, field -> [B, ...].
         x_t: what it was given, before its process scaled it.
         x0: the truth.
-        t: [B] noise levels.
+        t: [B] noise levels, or one a field.
         layout: masks and labels of the batch.
         context: taps and side losses of the pass.
         processes: field -> its noising law.
@@ -31,7 +31,7 @@ class Denoising:
     prediction: State
     x_t: State
     x0: State
-    t: Tensor
+    t: Time
     layout: Layout
     context: Context
     processes: Mapping[str, Process]
@@ -39,7 +39,11 @@ class Denoising:
     def clean_estimate(self, field: str) -> Tensor:
         """[B, ...] the clean field that the prediction amounts to, in the type of the field; differentiable."""
         x_t = self.x_t[field]
-        return self.processes[field].convert(self.prediction[field].to(x_t.dtype), x_t, self.t, to="x0")
+        return self.processes[field].convert(self.prediction[field].to(x_t.dtype), x_t, self.time(field), to="x0")
+
+    def time(self, field: str) -> Tensor:
+        """[B] noise level of the field."""
+        return time_of(self.t, field)
 
     def mask(self, field: str) -> Tensor | None:
         """[B, N] bool, which tokens of the field are real; None: all."""

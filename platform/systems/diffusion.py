@@ -6,6 +6,7 @@ Shape legend: B batch, N tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,16 +14,20 @@ from torch import Tensor, nn
 
 from ..codec import Codec
 from ..conditioning import Conditioner
-from ..context import Context, StackPolicy
+from ..context import Context
 from ..denoisers import Denoiser
 from ..noise import NoiseSource
 from ..objectives import Denoising, LossWeight, Objective
 from ..processes import Process
 from ..requests import Request, Sample
 from ..samplers import Sampler
-from ..samplers.guidance import Guidance, Guided, NoGuidance
-from ..state import Condition, Layout, State, expand_time
+from ..samplers.guidance import Guidance, NoGuidance
+from ..state import Condition, Layout, State, Time, expand_time, time_of
+from .sampling import SamplingDenoiser, join_fields
 from .system import System
+
+HYPOTHESIS_STRIDE = 1_000_003
+"""Between the seeds of two answers to one question."""
 
 
 class DiffusionSystem(System):
@@ -41,6 +46,9 @@ class DiffusionSystem(System):
             ``"self_condition"`` (Chen et al. 2022); above 0, sampling feeds back its last estimate.
         sample_batch_size: most samples denoised at once.
         loss_weights: field -> weight of its denoising loss in the total; a field without one has 1.
+        separate_times: whether every field is noised to a level of its own in training, drawn by its own process; the
+            denoiser then gets a dict of levels by field.
+        hypotheses: answers that `test` samples to each question of a held-out batch, where the codec finds any.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class DiffusionSystem(System):
         self_conditioning: float = 0.0,
         sample_batch_size: int = 256,
         loss_weights: dict[str, LossWeight] | None = None,
+        separate_times: bool = False,
+        hypotheses: int = 1,
     ) -> None:
         super().__init__()
         if not 0.0 <= self_conditioning <= 1.0:
@@ -70,6 +80,9 @@ class DiffusionSystem(System):
         self.objectives = nn.ModuleDict(dict(sorted((objectives or {}).items())))
         self.self_conditioning = self_conditioning
         self.sample_batch_size = sample_batch_size
+        if hypotheses < 1:
+            raise ValueError(f"hypotheses is a number of answers, not {hypotheses}: give at least 1")
+        self.separate_times, self.hypotheses = separate_times, hypotheses
         self.loss_weights = nn.ModuleDict(dict(sorted((loss_weights or {}).items())))
 
     def process_of(self, field: str) -> Process:
@@ -87,14 +100,14 @@ class DiffusionSystem(System):
         """Denoising loss of every field, the objectives, and their sum."""
         x0, layout = self.codec.encode(batch, generator)
         first = next(iter(x0.values()))
-        t = self.process.sample_time(first.shape[0], generator, first.device)
+        t = self._sample_time(x0, generator)
         noise = {
             field: self.process_of(field).prior(
                 torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype), layout.masks.get(field)
             )
             for field, x in x0.items()
         }
-        x_t = {field: self.process_of(field).corrupt(x, noise[field], t) for field, x in x0.items()}
+        x_t = {field: self.process_of(field).corrupt(x, noise[field], time_of(t, field)) for field, x in x0.items()}
         condition = self._condition(layout, first.device, generator)
         if self.self_conditioning > 0:
             condition = self._with_first_estimate(x_t, t, condition, layout, generator)
@@ -102,9 +115,10 @@ class DiffusionSystem(System):
         context.wanted_taps = frozenset().union(*(objective.wanted_taps for objective in self._objectives().values()))
         prediction = self._predict(x_t, t, condition, context)
 
+        counted = {**layout.masks, **layout.loss_masks}
         losses = {
             field: self.process_of(field).loss(
-                prediction[field], x, noise[field], t, layout.loss_masks.get(field, layout.masks.get(field))
+                prediction[field], x, noise[field], time_of(t, field), counted.get(field)
             )
             for field, x in x0.items()
         }
@@ -115,6 +129,22 @@ class DiffusionSystem(System):
             losses[name] = objective.loss(denoising)
             total = total + objective.weight * losses[name]
         return {**losses, "loss": total}
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Any) -> list[Any]:
+        """Held-out items beside the system's own answers to what they ask; nothing where the codec sees no question."""
+        question = self.codec.question(batch)
+        if question is None:
+            return []
+        device = next(self.denoiser.parameters()).device
+        question, asked = question.to(device), question.seeds
+        answers = []
+        for hypothesis in range(self.hypotheses):
+            # far apart, so that no answer's seed is that of another question
+            seeds = tuple(seed + hypothesis * HYPOTHESIS_STRIDE for seed in asked)
+            answers.append(self.sample_state(replace(question, seeds=seeds)))
+        with torch.autocast(device.type, enabled=False):
+            return self.codec.compare(batch, answers, question)
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
@@ -184,17 +214,30 @@ class DiffusionSystem(System):
         x = {field: processes[field].corrupt(value, noise[field], time) for field, value in guess.items()}
         return self.sampler.walk(denoise, x, processes, draw, layout.masks, start=start)
 
-    def _predict(self, x_t: State, t: Tensor, condition: Condition, context: Context) -> State:
-        scaled = {field: x * expand_time(self.process_of(field).input_scale(t), x) for field, x in x_t.items()}
+    def _sample_time(self, x0: State, generator: torch.Generator) -> Time:
+        first = next(iter(x0.values()))
+        if not self.separate_times:
+            return self.process.sample_time(first.shape[0], generator, first.device)
+        return {
+            field: self.process_of(field).sample_time(x.shape[0], generator, first.device) for field, x in x0.items()
+        }
+
+    def _predict(self, x_t: State, t: Time, condition: Condition, context: Context) -> State:
+        scaled = {
+            field: x * expand_time(self.process_of(field).input_scale(time_of(t, field)), x) for field, x in x_t.items()
+        }
         return self.denoiser(scaled, t, condition, context)
 
-    def clean_estimate(self, x_t: State, t: Tensor, condition: Condition, context: Context) -> State:
+    def clean_estimate(self, x_t: State, t: Time, condition: Condition, context: Context) -> State:
         """x_0 as the denoiser sees it from x_t, whatever it was trained to predict."""
         prediction = self._predict(x_t, t, condition, context)
-        return {field: self.process_of(field).convert(prediction[field], x, t, to="x0") for field, x in x_t.items()}
+        return {
+            field: self.process_of(field).convert(prediction[field], x, time_of(t, field), to="x0")
+            for field, x in x_t.items()
+        }
 
     def _with_first_estimate(
-        self, x_t: State, t: Tensor, condition: Condition, layout: Layout, generator: torch.Generator
+        self, x_t: State, t: Time, condition: Condition, layout: Layout, generator: torch.Generator
     ) -> Condition:
         # One coin for the whole batch: a coin per sample would need the first pass for every batch.
         coin = torch.rand((), generator=generator, device=generator.device)
@@ -219,73 +262,3 @@ class DiffusionSystem(System):
 
     def _objectives(self) -> dict[str, Objective]:
         return {name: module for name, module in self.objectives.items() if isinstance(module, Objective)}
-
-
-class SamplingDenoiser:
-    """What a sampler sees of a system: (x, t) -> guided clean estimate, self-conditioned and with kept values kept.
-
-    Args:
-        system: the model.
-        layout, condition: of the batch being sampled.
-        draw: fresh noise for all fields, used to noise kept values to the level of the rest.
-    """
-
-    def __init__(self, system: DiffusionSystem, layout: Layout, condition: Condition, draw: Any) -> None:
-        self.system = system
-        self.layout = layout
-        self.condition = condition
-        self.known = system.codec.known(layout)
-        self.known_noise = draw() if self.known is not None else {}
-        self.previous: State | None = None
-        self.step = 0
-        self._repeated: dict[int, Layout] = {}
-
-    def __call__(self, x: State, t: Tensor) -> State:
-        """Clean estimate of x [B, ...] at time t (0-dim)."""
-        if self.known is not None:
-            x = self._with_known(x, t)
-        guided = Guided(self._denoise, self.condition, self.system.conditioner, tuple(self.layout.labels))
-        estimate = self.system.guidance.estimate(x, t, guided)
-        if self.known is not None:
-            values, keep = self.known
-            estimate = {field: torch.where(keep[field], values[field], e) if field in keep else e
-                        for field, e in estimate.items()}
-        if self.system.self_conditioning > 0:
-            self.previous = estimate
-        self.step += 1
-        return estimate
-
-    def _with_known(self, x: State, t: Tensor) -> State:
-        """Replace kept values by their noised selves (the replacement method of Song et al. 2021, app. I.2)."""
-        assert self.known is not None
-        values, keep = self.known
-        result = dict(x)
-        for field, kept in keep.items():
-            noised = self.system.process_of(field).corrupt(
-                values[field], self.known_noise[field], t.expand(x[field].shape[0]).to(x[field])
-            )
-            result[field] = torch.where(kept, noised, x[field])
-        return result
-
-    def _denoise(
-        self, x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
-    ) -> list[State]:
-        count = len(conditions)
-        condition = conditions[0] if count == 1 else Condition.concatenate(list(conditions))
-        if self.previous is not None:
-            feedback = join_fields(self.previous)
-            condition = condition.with_channels(self_condition=torch.cat([feedback] * count))
-        batch = {field: value if count == 1 else torch.cat([value] * count) for field, value in x.items()}
-        first = next(iter(batch.values()))
-        times = t.to(first).expand(first.shape[0])
-        layout = self.layout if count == 1 else self._repeated.setdefault(count, self.layout.repeat(count))
-        context = self.system._context(layout, condition).at_step(self.step)
-        context.stack_policies += stack_policies
-        estimate = self.system.clean_estimate(batch, times, condition, context)
-        parts = {field: value.chunk(count) for field, value in estimate.items()}
-        return [{field: parts[field][i] for field in parts} for i in range(count)]
-
-
-def join_fields(state: State) -> Tensor:
-    """All fields side by side [B, N, sum C], in the order of their names."""
-    return torch.cat([state[field] for field in sorted(state)], dim=-1)

@@ -64,11 +64,12 @@ class GeometricLoss(Objective):
         """Mean over atoms, in units of the valence field."""
         mask = denoising.mask("position")
         if mask is None:
-            mask = torch.ones(denoising.x0["position"].shape[:2], dtype=torch.bool, device=denoising.t.device)
+            points = denoising.x0["position"]
+            mask = points.new_ones(points.shape[:2], dtype=torch.bool)
         with torch.autocast(mask.device.type, enabled=False):
             compare = self._of_clean if self.source == "clean" else self._of_output
             valence, predicted, true = compare(denoising, different_pairs(mask))
-            share = denoising.processes["position"].schedule.alpha(denoising.t)
+            share = denoising.processes["position"].schedule.alpha(denoising.time("position"))
             return masked_mean(share[:, None] * ((valence + true) / 2 - predicted).square(), mask)
 
     def _of_clean(self, denoising: Denoising, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,10 +90,11 @@ class GeometricLoss(Objective):
         expected = torch.einsum("bijcd,bic,bjd->bij", bonded, probabilities, probabilities) / self.element_scale
         valence = torch.where(pairs, expected, 0.0).sum(-1)
         process = denoising.processes["valence"]
-        alpha, sigma = process.schedule.alpha(denoising.t), process.schedule.sigma(denoising.t)
+        t = denoising.time("valence")
+        alpha, sigma = process.schedule.alpha(t), process.schedule.sigma(t)
         clean, noised = denoising.x0["valence"][..., 0], denoising.x_t["valence"][..., 0]
         noise = (noised - alpha[:, None] * clean) / sigma[:, None]
-        target = process.target(clean, noise, denoising.t)
+        target = process.target(clean, noise, t)
         return valence * self.valence_scale, denoising.prediction["valence"].float()[..., 0], target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from polydit.platform.codec import Codec
 from polydit.platform.conditioning import CategoricalAxis, Conditioner
-from polydit.platform.denoisers import DiT, TokenEmbedding, TokenHead
+from polydit.platform.denoisers import DiT, TimeEmbedding, TokenEmbedding, TokenHead
 from polydit.platform.mixers import Attention
 from polydit.platform.module import GenerativeModule, is_request_batch
 from polydit.platform.objectives import Denoising, Objective, SideLoss
@@ -285,3 +286,49 @@ def test_seeds_count_through_all_requests() -> None:
     requests = expand_requests([{"count": 2, "label": 1}, {"label": 2}], seed=5)
     assert [request.seed for request in requests] == [5, 6, 7]
     assert [request.wishes["label"] for request in requests] == [1, 1, 2]
+
+
+class AskingCodec(PointCodec):
+    """Asks of held-out sets for the points of their label, and compares by the mean of the first field."""
+
+    def question(self, batch: Any) -> Layout:
+        _, layout = self.encode(batch, torch.Generator())
+        return replace(layout, seeds=tuple(range(len(batch[0]))))
+
+    def compare(self, batch: Any, answers: Sequence[State], layout: Layout) -> list[Any]:
+        return [[float(answer["a"][row].sum()) for answer in answers] for row in range(len(batch[0]))]
+
+    def known(self, layout: Layout) -> None:
+        return None
+
+
+def test_held_out_items_stand_beside_as_many_answers_as_asked_for() -> None:
+    system = make_system(hypotheses=3)
+    assert system.reconstruct(make_batch(4)) == [], "a codec that asks nothing is compared with nothing"
+    asking = make_system(hypotheses=3)
+    asking.codec = AskingCodec()
+    torch.manual_seed(1)
+    for parameter in asking.denoiser.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    found = asking.reconstruct(make_batch(4))
+    assert len(found) == 4 and all(len(set(row)) == 3 for row in found)
+    assert found == asking.reconstruct(make_batch(4))
+    with pytest.raises(ValueError, match="at least 1"):
+        make_system(hypotheses=0)
+
+
+def test_fields_may_have_noise_levels_of_their_own() -> None:
+    fields = {"a": 2, "b": 1}
+    seen: list[Any] = []
+
+    def record(module: Any, given: Any) -> None:
+        seen.append(given[1])
+
+    system = make_system(separate_times=True, objectives={"clean": CleanError()})
+    system.denoiser.time = TimeEmbedding(32, fields=list(fields))
+    system.denoiser.register_forward_pre_hook(record)
+    losses = system.losses(make_batch(), torch.Generator().manual_seed(0))
+    assert set(seen[0]) == set(fields) and not torch.equal(seen[0]["a"], seen[0]["b"])
+    assert all(value.isfinite() for value in losses.values())
+    system.generate(expand_requests([{"label": 1, "size": 3}], 0))
+    assert torch.equal(seen[-1]["a"], seen[-1]["b"])

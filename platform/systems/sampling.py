@@ -1,0 +1,90 @@
+"""What a sampler sees of a diffusion system.
+
+Shape legend: B batch, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..context import StackPolicy
+from ..samplers.guidance import Guided
+from ..state import Condition, Layout, State, Time
+
+if TYPE_CHECKING:
+    from .diffusion import DiffusionSystem
+
+
+class SamplingDenoiser:
+    """What a sampler sees of a system: (x, t) -> guided clean estimate, self-conditioned and with kept values kept.
+
+    Args:
+        system: the model.
+        layout, condition: of the batch being sampled.
+        draw: fresh noise for all fields, used to noise kept values to the level of the rest.
+    """
+
+    def __init__(self, system: DiffusionSystem, layout: Layout, condition: Condition, draw: Any) -> None:
+        self.system = system
+        self.layout = layout
+        self.condition = condition
+        self.known = system.codec.known(layout)
+        self.known_noise = draw() if self.known is not None else {}
+        self.previous: State | None = None
+        self.step = 0
+        self._repeated: dict[int, Layout] = {}
+
+    def __call__(self, x: State, t: Tensor) -> State:
+        """Clean estimate of x [B, ...] at time t (0-dim)."""
+        if self.known is not None:
+            x = self._with_known(x, t)
+        guided = Guided(self._denoise, self.condition, self.system.conditioner, tuple(self.layout.labels))
+        estimate = self.system.guidance.estimate(x, t, guided)
+        if self.known is not None:
+            values, keep = self.known
+            estimate = {field: torch.where(keep[field], values[field], e) if field in keep else e
+                        for field, e in estimate.items()}
+        if self.system.self_conditioning > 0:
+            self.previous = estimate
+        self.step += 1
+        return estimate
+
+    def _with_known(self, x: State, t: Tensor) -> State:
+        """Replace kept values by their noised selves (the replacement method of Song et al. 2021, app. I.2)."""
+        assert self.known is not None
+        values, keep = self.known
+        result = dict(x)
+        for field, kept in keep.items():
+            noised = self.system.process_of(field).corrupt(
+                values[field], self.known_noise[field], t.expand(x[field].shape[0]).to(x[field])
+            )
+            result[field] = torch.where(kept, noised, x[field])
+        return result
+
+    def _denoise(
+        self, x: State, t: Tensor, conditions: Sequence[Condition], stack_policies: tuple[StackPolicy, ...] = ()
+    ) -> list[State]:
+        count = len(conditions)
+        condition = conditions[0] if count == 1 else Condition.concatenate(list(conditions))
+        if self.previous is not None:
+            feedback = join_fields(self.previous)
+            condition = condition.with_channels(self_condition=torch.cat([feedback] * count))
+        batch = {field: value if count == 1 else torch.cat([value] * count) for field, value in x.items()}
+        first = next(iter(batch.values()))
+        level = t.to(first).expand(first.shape[0])
+        times: Time = dict.fromkeys(batch, level) if self.system.separate_times else level
+        layout = self.layout if count == 1 else self._repeated.setdefault(count, self.layout.repeat(count))
+        context = self.system._context(layout, condition).at_step(self.step)
+        context.stack_policies += stack_policies
+        estimate = self.system.clean_estimate(batch, times, condition, context)
+        parts = {field: value.chunk(count) for field, value in estimate.items()}
+        return [{field: parts[field][i] for field in parts} for i in range(count)]
+
+
+def join_fields(state: State) -> Tensor:
+    """All fields side by side [B, N, sum C], in the order of their names."""
+    return torch.cat([state[field] for field in sorted(state)], dim=-1)
