@@ -42,6 +42,11 @@ def count_valences(distances: Tensor, kinds: Tensor, pairs: Tensor, thresholds: 
     return torch.where(pairs, orders, 0).sum(-1).to(distances.dtype)
 
 
+def soften_orders(distances: Tensor, limits: Tensor, softness: float) -> Tensor:
+    """Expected bond orders of pairs, shaped as distances; `limits` [3, ...] are each pair's thresholds, all in Å."""
+    return torch.sigmoid((limits - distances) / softness).cumprod(0).sum(0)
+
+
 def soften_valences(
     distances: Tensor, probabilities: Tensor, pairs: Tensor, thresholds: Tensor, softness: float
 ) -> Tensor:
@@ -57,8 +62,8 @@ def soften_valences(
         thresholds: [3, C, C] Å.
         softness: Å over which a bond is neither there nor not.
     """
-    margin = (thresholds[:, None, None, None] - distances[None, ..., None, None]) / softness
-    orders = torch.sigmoid(margin).cumprod(0).sum(0)  # [B, N, N, C, C]
+    limits = thresholds[:, None, None, None]
+    orders = soften_orders(distances[..., None, None], limits, softness)  # [B, N, N, C, C]
     expected = torch.einsum("bijcd,bic,bjd->bij", orders, probabilities, probabilities)
     return torch.where(pairs, expected, 0.0).sum(-1)
 

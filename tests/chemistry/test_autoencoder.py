@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.collate import collate
+from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.adit import AtomAutoencoder
 from polydit.domains.chemistry.adit.autoencoder import Corruption
 from polydit.domains.chemistry.adit.fractional import CircleCode, FractionalCode, PlainCode
@@ -51,6 +54,22 @@ def test_perfect_predictions_lose_nothing_and_decode_to_the_input(batch: AtomBat
             np.testing.assert_allclose(np.linalg.det(structure.cell), abs(np.linalg.det(original.cell)), rtol=1e-4)
             difference = structure.fractional - original.fractional
             np.testing.assert_allclose(difference - np.round(difference), 0, atol=1e-5)
+
+
+def test_a_decoder_may_learn_from_the_bonds_of_what_it_decodes(batch: AtomBatch) -> None:
+    """GFMDiff's geometric loss: nothing where positions are true, something where a bond is stretched, no crystals."""
+    numbers, positions = np.array([8, 1, 1]), np.array([[0, 0, 0], [0.958, 0, 0], [-0.24, 0.927, 0]])
+    crystal = random_structures()[3]
+    target = collate([AtomicStructure(numbers, positions), crystal])
+    losses, perfect = AtomLosses(valence=0.1, softness=0.02), perfect_prediction(target)
+    assert "valence" not in AtomLosses()(perfect, no_posterior(target), target)
+    assert float(losses(perfect, no_posterior(target), target)["valence"]) < 1e-4
+    stretched = (perfect.positions * 1.2).detach().requires_grad_()
+    found = losses(replace(perfect, positions=stretched), no_posterior(target), target)["valence"]
+    assert float(found.detach()) > 0.1
+    found.backward()
+    assert stretched.grad is not None and stretched.grad.isfinite().all()
+    assert stretched.grad[0, :3].abs().max() > 0 and not stretched.grad[1].any()
 
 
 def test_heads_learn_only_from_what_exists(batch: AtomBatch, autoencoder: AtomAutoencoder) -> None:

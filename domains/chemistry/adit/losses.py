@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from polydit.data.chemistry.batch import AtomBatch
+from polydit.data.chemistry.bonds import NUM_ELEMENTS
 from polydit.platform.autoencoders import DiagonalGaussian
 
+from ..valence import bond_thresholds, count_valences, different_pairs, pair_distances, soften_orders
 from .prediction import NANOMETRES, AtomPrediction, scaled_lattice
 
 
@@ -28,6 +30,9 @@ class AtomLosses:
         fractional: weight of the mean squared error of fractional coordinates (see `FractionalCode`), crystals only.
         positions: weight of the mean squared error of centred positions, nm², molecules only.
         kl: weight of the divergence, summed over channels and averaged over atoms.
+        valence: weight of the squared difference between the valences that decoded positions imply and the true ones,
+            molecules only: GFMDiff's geometric loss, for a decoder. 0, as published: it is not computed.
+        softness: Å over which a bond of decoded positions is neither there nor not.
     """
 
     types: float = 1.0
@@ -36,6 +41,8 @@ class AtomLosses:
     fractional: float = 10.0
     positions: float = 10.0
     kl: float = 1e-5
+    valence: float = 0.0
+    softness: float = 0.1
 
     def __call__(self, prediction: AtomPrediction, posterior: DiagonalGaussian, target: AtomBatch) -> dict[str, Tensor]:
         """Named losses and their weighted sum under ``"loss"``; `target` is in the pose that was encoded."""
@@ -53,8 +60,20 @@ class AtomLosses:
             "positions": _mean(apart.square().mean(dim=-1), molecule_atoms),
             "kl": _mean(posterior.kl(), atoms),
         }
+        if self.valence:
+            losses["valence"] = _mean(self._valence_error(prediction, target), molecule_atoms)
         total = torch.stack([getattr(self, name) * value for name, value in losses.items()]).sum()
         return {**losses, "loss": total}
+
+
+    def _valence_error(self, prediction: AtomPrediction, target: AtomBatch) -> Tensor:
+        """[B, N] squared differences of valences, of decoded positions by true elements."""
+        thresholds = bond_thresholds(range(NUM_ELEMENTS)).to(target.positions.device)
+        pairs, numbers = different_pairs(target.mask), target.numbers
+        true = count_valences(pair_distances(target.positions), numbers, pairs, thresholds)
+        decoded = pair_distances(prediction.positions.float() / NANOMETRES)
+        orders = soften_orders(decoded, thresholds[:, numbers[:, :, None], numbers[:, None]], self.softness)
+        return (torch.where(pairs, orders, 0.0).sum(-1) - true).square()
 
 
 def centred(positions: Tensor, mask: Tensor) -> Tensor:
