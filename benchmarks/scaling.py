@@ -5,8 +5,9 @@
 
 The first prints a row for each model and number of atoms: structures per second of whole training steps (forward,
 backward, AdamW) on batches of `--tokens` atoms, and the peak memory of such a step. Every row is a process of its own,
-so that its peak is its own; from the first that needs more than `--memory` on, larger ones are left out. Structures are
-random, all of the same size. The second prints the share of padded tokens in the training batches of real QM9
+so that its peak is its own, and may take no more than `--memory`; beyond the first that does not fit, larger ones are
+left out. On a CPU the rate per second of processor time stands beside it, which other work on the machine does not
+change. Structures are random, all of the same size. The second prints the share of padded tokens in batches of real QM9
 molecules and Materials Project crystals, bucketed by length and as they come.
 """
 
@@ -28,8 +29,6 @@ import torch
 from polydit.data.batching import BucketBatchSampler
 from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.collate import collate
-from polydit.data.chemistry.datamodule import ChemistryDataModule
-from polydit.data.chemistry.sources import MaterialsProjectSource, QM9Source
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.adit import AtomAutoencoder, LatentAtomCodec
 from polydit.domains.chemistry.adit.sizes import published_conditioner, published_denoiser
@@ -93,16 +92,17 @@ def peak_memory(device: str) -> float:
 
 
 def measure(model: str, atoms: int, tokens: int, seconds: float, device: str) -> dict[str, float]:
-    """One row, in this process: structures and atoms per second, peak bytes, structures in a batch, parameters."""
+    """One row, in this process: structures per second and per processor second, peak bytes, batch, parameters."""
     torch.manual_seed(0)
     system = MODELS[model]().to(device).train()
     optimizer = adamw(group_parameters(system))
     structures = max(1, tokens // atoms)
     batch = make_batch(structures, atoms).to(device)
     times: list[float] = []
+    busy: list[float] = []
     start, step = time.perf_counter(), 0
     while step < 3 or time.perf_counter() - start < seconds:
-        begun = time.perf_counter()
+        begun, begun_busy = time.perf_counter(), time.process_time()
         generator = torch.Generator(device).manual_seed(step)
         system.losses(batch, generator)["loss"].backward()
         optimizer.step()
@@ -110,11 +110,13 @@ def measure(model: str, atoms: int, tokens: int, seconds: float, device: str) ->
         if device != "cpu":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
+        busy.append(time.process_time() - begun_busy)
         step += 1
     # The mean, because every second step of ADiT, by chance, has a pass more; the first one sets up.
-    rate = structures * (len(times) - 1) / sum(times[1:])
+    timed = structures * (len(times) - 1)
     return {
-        "structures": structures, "rate": rate, "atom_rate": rate * atoms, "peak": peak_memory(device),
+        "structures": structures, "rate": timed / sum(times[1:]), "busy_rate": timed / sum(busy[1:]),
+        "peak": peak_memory(device),
         "parameters": count_parameters(system), "steps": len(times) - 1,
     }
 
@@ -123,42 +125,42 @@ def measure_apart(options: argparse.Namespace, model: str, atoms: int) -> dict[s
     """`measure` in a fresh process; None if that died, as for lack of memory."""
     command = [
         sys.executable, __file__, "--row", model, "--atoms", str(atoms), "--tokens", str(options.tokens), "--seconds",
-        str(options.seconds), "--threads", str(options.threads), "--device", options.device,
+        str(options.seconds), "--threads", str(options.threads), "--device", options.device, "--memory",
+        str(options.memory),
     ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        lines = ended.stderr.strip().splitlines()
-        print(f"{model:16} {atoms:5}  stopped: {lines[-1] if lines else f'exit code {ended.returncode}'}", flush=True)
+        lines = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        print(f"{model:16} {atoms:5}  ends at {options.memory:g} GB: {lines[-1][:150]}", flush=True)
         return None
     row: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return row
 
 
 def print_scaling(options: argparse.Namespace) -> None:
-    print(f"{'model':16} {'atoms':>5} {'batch':>5} {'structures/s':>13} {'atoms/s':>9} {'peak GB':>8}  parameters")
+    print(f"{'model':16} {'atoms':>5} {'batch':>5} {'structures/s':>13} {'/busy s':>9} {'peak GB':>8}  parameters")
     for model in options.models:
         for atoms in options.atoms:
             row = measure_apart(options, model, atoms)
             if row is None:
                 break
             print(
-                f"{model:16} {atoms:5} {row['structures']:5.0f} {row['rate']:13.2f} {row['atom_rate']:9.0f} "
+                f"{model:16} {atoms:5} {row['structures']:5.0f} {row['rate']:13.2f} {row['busy_rate']:9.2f} "
                 f"{row['peak'] / GIGABYTE:8.2f}  {row['parameters'] / 1e6:.1f} M",
                 flush=True,
             )
-            if row["peak"] > options.memory * GIGABYTE:
-                print(f"{model:16} more than {options.memory:g} GB at {atoms} atoms: larger ones are left out")
-                break
+
+
+def read_lengths(folder: Path) -> np.ndarray:
+    """Numbers of atoms of all structures in a folder of shards."""
+    return np.concatenate([np.load(path)["num_atoms"] for path in sorted(folder.glob("*_[0-9][0-9].npz"))])
 
 
 def print_waste(folder: Path) -> None:
     """Padding of the batches of one epoch, averaged over three."""
-    qm9, crystals = QM9Source(str(folder / "molecules/qm9")), MaterialsProjectSource(str(folder / "crystals/mp_le20"))
-    print(f"{'data':22} {'batches':24} padded tokens")
-    for name, sources in (("QM9", [qm9]), ("Materials Project", [crystals]), ("both", [qm9, crystals])):
-        module = ChemistryDataModule(sources)
-        stores = np.concatenate([store.num_atoms for store in module.stores])
-        lengths = stores[module.places("train")]
+    qm9, crystals = read_lengths(folder / "molecules/qm9"), read_lengths(folder / "crystals/mp_le20")
+    print(f"{'data':18} {'batches':26} padded tokens")
+    for name, lengths in (("QM9", qm9), ("Materials Project", crystals), ("both", np.concatenate([qm9, crystals]))):
         for label, sampler in (
             ("64, bucketed", BucketBatchSampler(lengths, 64)),
             ("256, bucketed", BucketBatchSampler(lengths, 256)),
@@ -170,7 +172,7 @@ def print_waste(folder: Path) -> None:
             for epoch in range(3):
                 sampler.set_epoch(epoch)
                 shares.append(sampler.padding_fraction())
-            print(f"{name:22} {label:26} {np.mean(shares):.1%}", flush=True)
+            print(f"{name:18} {label:26} {np.mean(shares):.1%}", flush=True)
 
 
 def main() -> None:
@@ -180,7 +182,7 @@ def main() -> None:
     parser.add_argument("--atoms", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256])
     parser.add_argument("--tokens", type=int, default=1024, help="atoms in a batch, at least one structure")
     parser.add_argument("--seconds", type=float, default=10.0, help="shortest time of a row; at least three steps")
-    parser.add_argument("--memory", type=float, default=8.0, help="GB beyond which larger structures are left out")
+    parser.add_argument("--memory", type=float, default=8.0, help="GB that a step may take")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--waste", action="store_true", help="measure padding instead")
@@ -191,6 +193,13 @@ def main() -> None:
     if options.waste:
         print_waste(options.data)
     elif options.row:
+        if options.device == "cpu":
+            limit = int(options.memory * GIGABYTE)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        else:
+            torch.cuda.set_per_process_memory_fraction(
+                min(1.0, options.memory * GIGABYTE / torch.cuda.get_device_properties(0).total_memory)
+            )
         row = measure(options.row, options.atoms[0], options.tokens, options.seconds, options.device)
         print(json.dumps(row))
     else:
