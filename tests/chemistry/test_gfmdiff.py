@@ -214,6 +214,15 @@ def test_experts_take_the_place_of_the_feedforward() -> None:
     assert answer["element"].isfinite().all() and "balance" in context.losses
 
 
+@pytest.mark.parametrize("variant", ["released for GEOM", "small budget"])
+def test_weights_in_fewer_bits_leave_positions_in_full(variant: str) -> None:
+    model, state = make(torch.float32, **VARIANTS[variant]), make_state(dtype=torch.float32)
+    whole, reduced = run(model, state), run(model.bfloat16(), state)
+    for name, value in whole.items():
+        assert reduced[name].dtype == torch.float32
+        assert (reduced[name] - value).norm() < 0.05 * value.norm()
+
+
 def test_published_counts() -> None:
     with torch.device("meta"):
         counts = [sum(p.numel() for p in DualTrackTransformer(lift=lift).parameters()) for lift in ("outer", "gated")]

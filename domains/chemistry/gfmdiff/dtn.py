@@ -137,14 +137,15 @@ class DualTrackTransformer(Denoiser):
         if isinstance(t, dict) or t.ndim != 1:
             raise ConfigurationError("this denoiser takes one noise level per molecule: give t of shape [B]")
         points = x_t["position"]
-        features = self._gather(x_t)
+        # weights may be kept in fewer bits than the state, whose positions then stay as they are
+        features = self._gather(x_t).to(self.embedding.weight.dtype)
         level = expand_time(t, features).expand(*features.shape[:2], 1).to(features.dtype)
         node = self.embedding(clear(torch.cat([features, level], dim=-1), ctx))
         for vector in cond.vectors.values():
             node = node + (vector if vector.ndim == 3 else vector[:, None]).to(node.dtype)
         clean, clean_features = self._estimates(cond)
         if self.estimate is not None and clean_features is not None:
-            node = node + self.estimate(clean_features)
+            node = node + self.estimate(clean_features.to(features.dtype))
         streams = self.refresh.start(clear(functional.relu(node), ctx), points, ctx, clean)
         streams = ctx.run(streams, [
             partial(self._layer, index=index, modulation=vectors, ctx=ctx)
