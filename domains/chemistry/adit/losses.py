@@ -15,7 +15,7 @@ from polydit.data.chemistry.batch import AtomBatch
 from polydit.data.chemistry.bonds import NUM_ELEMENTS
 from polydit.platform.autoencoders import DiagonalGaussian
 
-from ..valence import bond_thresholds, count_valences, different_pairs, pair_distances, soften_orders
+from ..valence import bond_thresholds, different_pairs, pair_distances, soften_orders
 from .prediction import NANOMETRES, AtomPrediction, scaled_lattice
 
 
@@ -42,7 +42,7 @@ class AtomLosses:
     positions: float = 10.0
     kl: float = 1e-5
     valence: float = 0.0
-    softness: float = 0.1
+    softness: float = 0.05
 
     def __call__(self, prediction: AtomPrediction, posterior: DiagonalGaussian, target: AtomBatch) -> dict[str, Tensor]:
         """Named losses and their weighted sum under ``"loss"``; `target` is in the pose that was encoded."""
@@ -67,13 +67,20 @@ class AtomLosses:
 
 
     def _valence_error(self, prediction: AtomPrediction, target: AtomBatch) -> Tensor:
-        """[B, N] squared differences of valences, of decoded positions by true elements."""
+        """[B, N] squared differences of valences, of decoded positions by true elements.
+
+        Both are soft: against whole numbers, true positions would not be the best, since no threshold is ever passed
+        for sure.
+        """
         thresholds = bond_thresholds(range(NUM_ELEMENTS)).to(target.positions.device)
-        pairs, numbers = different_pairs(target.mask), target.numbers
-        true = count_valences(pair_distances(target.positions), numbers, pairs, thresholds)
-        decoded = pair_distances(prediction.positions.float() / NANOMETRES)
-        orders = soften_orders(decoded, thresholds[:, numbers[:, :, None], numbers[:, None]], self.softness)
-        return (torch.where(pairs, orders, 0.0).sum(-1) - true).square()
+        numbers, pairs = target.numbers, different_pairs(target.mask)
+        limits = thresholds[:, numbers[:, :, None], numbers[:, None]]
+
+        def valences(positions: Tensor) -> Tensor:
+            orders = soften_orders(pair_distances(positions), limits, self.softness)
+            return torch.where(pairs, orders, 0.0).sum(-1)
+
+        return (valences(prediction.positions.float() / NANOMETRES) - valences(target.positions)).square()
 
 
 def centred(positions: Tensor, mask: Tensor) -> Tensor:
