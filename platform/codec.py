@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,6 +42,14 @@ class Codec(nn.Module, ABC):
         None, the default: nothing is asked, and `test` compares nothing.
         """
         return None
+
+    def ask(self, question: Layout, seeds: Sequence[int]) -> Layout:
+        """A question of B entries put k times, with k B seeds; place i of the result asks what entry i modulo B does.
+
+        Override it where a hypothesis sees something drawn for it alone, such as places sampled from a heatmap, or
+        where `Layout.extras` speak of single entries.
+        """
+        return replace(question.tile(len(seeds) // question.batch_size), seeds=tuple(seeds))
 
     def compare(self, batch: Any, answers: Sequence[State], layout: Layout) -> list[Any]:
         """Held-out items beside finished states that answer what they ask; one a batch entry, for the evaluators.

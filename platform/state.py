@@ -90,6 +90,18 @@ class Layout:
 
         return replace(self, masks=tile(self.masks), positions=tile(self.positions))
 
+    def tile(self, count: int) -> Layout:
+        """All entries `count` times over, one whole batch after another; seeds and extras as they are."""
+
+        def tile(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return tensors if count == 1 else {name: torch.cat([tensor] * count) for name, tensor in tensors.items()}
+
+        return replace(
+            self, shapes={name: (count * shape[0], *shape[1:]) for name, shape in self.shapes.items()},
+            masks=tile(self.masks), positions=tile(self.positions), labels=tile(self.labels),
+            loss_masks=tile(self.loss_masks),
+        )
+
     def to(self, device: torch.device | str) -> Layout:
         """Copy with every tensor on `device`."""
 

@@ -6,7 +6,6 @@ Shape legend: B batch, N tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ class DiffusionSystem(System):
         objectives: name -> loss beside the denoising loss, added with its own weight.
         self_conditioning: probability that a training batch sees its own first estimate as the channel
             ``"self_condition"`` (Chen et al. 2022); above 0, sampling feeds back its last estimate.
-        sample_batch_size: most samples denoised at once.
+        sample_batch_size: most samples denoised at once; a batch of questions is never divided.
         loss_weights: field -> weight of its denoising loss in the total; a field without one has 1.
         separate_times: whether every field is noised to a level of its own in training, drawn by its own process; the
             denoiser then gets a dict of levels by field.
@@ -137,14 +136,30 @@ class DiffusionSystem(System):
         if question is None:
             return []
         device = next(self.denoiser.parameters()).device
-        question, asked = question.to(device), question.seeds
-        answers = []
-        for hypothesis in range(self.hypotheses):
-            # far apart, so that no answer's seed is that of another question
-            seeds = tuple(seed + hypothesis * HYPOTHESIS_STRIDE for seed in asked)
-            answers.append(self.sample_state(replace(question, seeds=seeds)))
+        question = question.to(device)
+        answers = self.answer(question, self.hypotheses)
         with torch.autocast(device.type, enabled=False):
             return self.codec.compare(batch, answers, question)
+
+    @torch.no_grad()
+    def answer(self, question: Layout, hypotheses: int) -> list[State]:
+        """Clean states that answer a question, one for each hypothesis; as many together as `sample_batch_size` allows.
+
+        Args:
+            question: of B entries with a seed each, on the device of the model.
+            hypotheses: how many answers; each entry's first has the entry's own seed.
+        """
+        size = question.batch_size
+        together = max(1, self.sample_batch_size // size)
+        answers: list[State] = []
+        for start in range(0, hypotheses, together):
+            numbers = range(start, min(start + together, hypotheses))
+            # far apart, so that no answer's seed is that of another question
+            seeds = [seed + number * HYPOTHESIS_STRIDE for number in numbers for seed in question.seeds]
+            state = self.sample_state(self.codec.ask(question, seeds))
+            parts = {field: value.split(size) for field, value in state.items()}
+            answers += [{field: parts[field][i] for field in parts} for i in range(len(numbers))]
+        return answers
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Sample]:

@@ -22,7 +22,7 @@ from polydit.platform.requests import Request, expand_requests
 from polydit.platform.samplers import Ancestral, Euler
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance
 from polydit.platform.state import Condition, Layout, State, masked_mean
-from polydit.platform.systems.diffusion import DiffusionSystem
+from polydit.platform.systems.diffusion import HYPOTHESIS_STRIDE, DiffusionSystem
 
 CENTRES = torch.tensor([[2.0, 0.0], [-2.0, 1.0]])
 """Where each of the two classes puts its first field; the second field is the negative of its first channel."""
@@ -315,6 +315,37 @@ def test_held_out_items_stand_beside_as_many_answers_as_asked_for() -> None:
     assert found == asking.reconstruct(make_batch(4))
     with pytest.raises(ValueError, match="at least 1"):
         make_system(hypotheses=0)
+
+
+class DrawingCodec(AskingCodec):
+    """Shows every hypothesis a label of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, ...]] = []
+
+    def ask(self, question: Layout, seeds: Sequence[int]) -> Layout:
+        layout = super().ask(question, seeds)
+        self.asked.append(layout.seeds)
+        return replace(layout, labels={"label": torch.tensor([1 + seed // HYPOTHESIS_STRIDE % 2 for seed in seeds])})
+
+
+def test_hypotheses_run_together_and_may_each_see_their_own() -> None:
+    found = {}
+    for size in (4, 8, 100):
+        system = make_system(hypotheses=3, sample_batch_size=size)
+        system.codec = codec = DrawingCodec()
+        torch.manual_seed(1)
+        for parameter in system.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        found[size] = torch.tensor(system.reconstruct(make_batch(4)))
+        asked = codec.asked
+        assert [len(seeds) for seeds in asked] == {4: [4, 4, 4], 8: [8, 4], 100: [12]}[size]
+        assert sorted(seed for seeds in asked for seed in seeds) == sorted(
+            entry + number * HYPOTHESIS_STRIDE for entry in range(4) for number in range(3)
+        )
+    torch.testing.assert_close(found[8], found[4])
+    torch.testing.assert_close(found[100], found[4])
 
 
 def test_fields_may_have_noise_levels_of_their_own() -> None:
