@@ -188,6 +188,9 @@ class StopOnSignal(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Hand Ctrl-C back; Lightning puts our handler in place once more, which from now on stops at once."""
+        # Not the end of a job: the first of several processes is told of it when another has gone, and Lightning's own
+        # handler would then wait for that one. Lightning takes ours away when it is done.
+        self._previous.pop(signal.SIGTERM, None)
         self._restore()
         self.requested = True
 

@@ -77,7 +77,8 @@ def test_two_processes_train_as_one_that_accumulates_two_batches(tmp_path: Path)
     assert len(one) == 8 and max(one) > 1.1 * min(one)
     assert two == pytest.approx(one, rel=1e-5)
     assert_close(content_of(tmp_path / "runs/two"), content_of(tmp_path / "runs/one"))
-    logged = list(csv.DictReader((tmp_path / "runs/two/logs/version_0/metrics.csv").open()))
+    with (tmp_path / "runs/two/logs/version_0/metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
     assert [float(row["train/loss"]) for row in logged if row["train/loss"]] == pytest.approx(two, rel=1e-5)
 
 
