@@ -81,6 +81,21 @@ def test_equals_the_unfused_output_at_every_batch_size(options: dict[str, Any]) 
         assert fused.hits == 3 * len(LEVELS) and fused.misses == 0
 
 
+def test_a_compiled_denoiser_runs_fused_too() -> None:
+    """In the order of a run: `Compilation` sets in before `ExpertFusion` does."""
+    torch.compiler.reset()
+    model = make_denoiser()
+    expected = [run(model, 2, level) for level in LEVELS]
+    model.compile(backend="eager", dynamic=True)
+    run(model, 2, LEVELS[0])
+    with fuse_experts(model, LEVELS) as fused:
+        found = [run(model, 2, level) for level in LEVELS]
+        assert fused.hits == len(LEVELS)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(run(model, 2, LEVELS[0]), expected[0])
+
+
 def test_different_levels_choose_different_experts() -> None:
     """Else the test above would prove little."""
     model = make_denoiser()
