@@ -48,6 +48,7 @@ class DiT(Denoiser):
         block: builds a block from the width, its parts and its name.
         in_context: names of what joins the sequence as extra tokens, before its own, and leaves it before the head:
             ``time``, vectors (one token each) or token groups of the condition, all of width D.
+        name: prefix of the blocks' names in ``ctx.call`` and taps; tells two transformers of one denoiser apart.
     """
 
     def __init__(
@@ -64,14 +65,13 @@ class DiT(Denoiser):
         time: Callable[[int], TimeEmbedding] = TimeEmbedding,
         block: Callable[[int, BlockParts, str], DenoiserBlock] = DiTBlock,
         in_context: Sequence[str] = (),
+        name: str = "blocks",
     ) -> None:
         super().__init__()
         self.width, self.depth, self.in_context = width, depth, tuple(in_context)
         self.embedding = embedding(width)
         self.time = time(width)
-        self.blocks = build_blocks(
-            width, choose_parts(depth, mixer, feedforward, norm, cross_attention), block, "blocks"
-        )
+        self.blocks = build_blocks(width, choose_parts(depth, mixer, feedforward, norm, cross_attention), block, name)
         self.head = head(width)
         self.chunks = [cast(DenoiserBlock, layer).chunks for layer in self.blocks] + [self.head.chunks]
         self.modulation = modulation(width, self.chunks) if any(self.chunks) else None

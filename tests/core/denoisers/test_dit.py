@@ -218,3 +218,10 @@ def test_compiles_once_for_all_lengths_without_a_graph_break() -> None:
     tapped = Context(wanted_taps=frozenset({"blocks.0"}))
     compiled(x, t, label, tapped)
     assert set(tapped.taps) == {"blocks.0"}
+
+
+def test_two_transformers_of_one_denoiser_are_told_apart_by_name() -> None:
+    tapped = Context(wanted_taps=frozenset({"stain.0", "mask.0", "blocks.0"}))
+    for name in ("stain", "mask"):
+        predict(randomised(name=name), torch.randn(2, 3, 3), ctx=tapped)
+    assert set(tapped.taps) == {"stain.0", "mask.0"}
