@@ -20,6 +20,9 @@ class Codec(nn.Module, ABC):
     Its statistics (normalisers, priors) are buffers, so that they travel in the checkpoint.
     """
 
+    pads: bool = True
+    """Whether samples of different sizes may stand in one batch, the smaller ones padded."""
+
     @abstractmethod
     def encode(self, batch: Any, generator: torch.Generator) -> tuple[State, Layout]:
         """Clean state x_0 and its layout (masks, positions, labels) of a training batch."""
@@ -31,6 +34,13 @@ class Codec(nn.Module, ABC):
         Raises:
             ValueError: if a wish cannot be met, naming the wish, its limit and the fix.
         """
+
+    def sizes(self, requests: Sequence[Request]) -> list[Any]:
+        """Size of each sample that is asked for, to batch like with like; anything that sorts.
+
+        By default its number of real tokens, for which all layouts are made; override it where that is costly.
+        """
+        return list(self.layout(requests).sizes())
 
     @abstractmethod
     def decode(self, state: State, layout: Layout) -> list[Any]:

@@ -6,6 +6,7 @@ Shape legend: B batch, N tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -163,12 +164,9 @@ class DiffusionSystem(System):
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
-        """Samples in the order of the requests; inside, they run sorted by size so that little is padded."""
-        sizes = self.codec.layout(requests).sizes()
-        order = sorted(range(len(requests)), key=sizes.__getitem__)
+        """Samples in the order of the requests; inside, they run sorted by size so that little or nothing is padded."""
         samples: dict[int, Sample] = {}
-        for start in range(0, len(order), self.sample_batch_size):
-            indices = order[start : start + self.sample_batch_size]
+        for indices in batch_by_size(self.codec.sizes(requests), self.sample_batch_size, self.codec.pads):
             chosen = [requests[i] for i in indices]
             items = self._generate_batch(chosen)
             samples |= {i: Sample(r, item) for i, r, item in zip(indices, chosen, items, strict=True)}
@@ -277,3 +275,10 @@ class DiffusionSystem(System):
 
     def _objectives(self) -> dict[str, Objective]:
         return {name: module for name, module in self.objectives.items() if isinstance(module, Objective)}
+
+
+def batch_by_size(sizes: Sequence[Any], batch_size: int, mixed: bool = True) -> list[list[int]]:
+    """Places of samples in batches of at most `batch_size`, by rising size; of one size each unless `mixed`."""
+    order = sorted(range(len(sizes)), key=sizes.__getitem__)
+    groups = [order] if mixed else [list(group) for _, group in groupby(order, key=sizes.__getitem__)]
+    return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]

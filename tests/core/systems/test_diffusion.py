@@ -288,6 +288,35 @@ def test_seeds_count_through_all_requests() -> None:
     assert [request.wishes["label"] for request in requests] == [1, 1, 2]
 
 
+class UnpaddedCodec(PointCodec):
+    """Remembers the sizes of each batch, which must be alike, and makes no layout to know them."""
+
+    pads = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[set[int]] = []
+
+    def sizes(self, requests: Sequence[Request]) -> list[int]:
+        return [request.wishes["points"] for request in requests]
+
+    def layout(self, requests: Sequence[Request]) -> Layout:
+        self.batches.append(set(self.sizes(requests)))
+        return super().layout(requests)
+
+
+def test_samples_that_cannot_be_padded_share_a_batch_with_their_size_alone() -> None:
+    requests = [Request(seed, {"points": points}) for seed, points in enumerate([3, 5, 3, 2, 3])]
+    system = make_system(sample_batch_size=2)
+    system.codec = codec = UnpaddedCodec()
+    samples = system.generate(requests)
+    assert [len(sample.item) for sample in samples] == [3, 5, 3, 2, 3]
+    assert codec.batches == [{2}, {3}, {3}, {5}]
+    padded = make_system(sample_batch_size=5).generate(requests)
+    for one, other in zip(samples, padded, strict=True):
+        torch.testing.assert_close(one.item, other.item)
+
+
 class AskingCodec(PointCodec):
     """Asks of held-out sets for the points of their label, and compares by the mean of the first field."""
 
