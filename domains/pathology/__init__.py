@@ -1,0 +1,1 @@
+"""Virtual staining: StainDiffuser, its codec, metrics, writers and the gallery of the report."""
