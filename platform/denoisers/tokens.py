@@ -33,9 +33,10 @@ class TokenEmbedding(Embedding):
         points: the field whose first three channels are the token's place in space, for mixers that want to know; None:
             tokens have no place.
         point_unit: length of one unit of those channels, in what the mixers measure by.
-        estimate: the condition channel whose first three channels are where the token was last thought to belong, in
-            the unit of `points`; with ``"self_condition"``, mixers that ask for it measure between clean places beside
-            the noised ones. None: not given to the mixers.
+        estimate: the condition channel that says where the token was last thought to belong, in the unit of `points`:
+            in its first three channels, or, if it is as long as all fields together, where `points` stands among them
+            in the order of their names. With ``"self_condition"``, mixers that ask for it measure between clean places
+            beside the noised ones. None: not given to the mixers.
 
     Raises:
         ConfigurationError: if there is no field, or `points` or `estimate` names none of at least three channels.
@@ -63,6 +64,10 @@ class TokenEmbedding(Embedding):
                 f"estimate {estimate!r} is no condition channel of at least three channels among {self.channels}"
             )
         self.point_field, self.point_unit, self.estimate = points, point_unit, estimate
+        # an estimate of all fields holds them in the order of their names
+        whole = estimate is not None and self.channels[estimate] == sum(self.fields.values())
+        before = [size for name, size in self.fields.items() if points is not None and name < points]
+        self._estimate_start = sum(before) if whole else 0
         self.linear = nn.Linear(sum(self.fields.values()) + sum(self.channels.values()), width, bias=bias)
         self.position = position(width) if position else None
 
@@ -80,7 +85,8 @@ class TokenEmbedding(Embedding):
             return super().points(x_t, ctx)
         places = {"x": x_t[self.point_field][..., :3] * self.point_unit}
         if self.estimate is not None and self.estimate in ctx.condition.channels:
-            places[estimate_of("x")] = ctx.condition.channels[self.estimate][..., :3] * self.point_unit
+            first = self._estimate_start
+            places[estimate_of("x")] = ctx.condition.channels[self.estimate][..., first : first + 3] * self.point_unit
         return places
 
     def forward(self, x_t: State, cond: Condition, ctx: Context) -> Streams:

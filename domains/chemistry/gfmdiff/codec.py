@@ -19,6 +19,7 @@ from polydit.platform.requests import Request
 from polydit.platform.state import Layout, State
 
 from ..atom_codec import AtomCodec
+from ..augmentation import Pose
 from ..valence import bond_thresholds, count_valences, different_pairs, pair_distances
 
 
@@ -35,6 +36,7 @@ class AtomPointCodec(AtomCodec):
         elements: symbols; molecules with others are refused.
         unit: Å.
         element_scale, number_scale, valence_scale: published: 1/4, 1/10, 1/10.
+        pose: how training molecules are turned, for denoisers that are not equivariant; None: they stand as they are.
     """
 
     numbers: Tensor
@@ -48,10 +50,11 @@ class AtomPointCodec(AtomCodec):
         element_scale: float = 0.25,
         number_scale: float = 0.1,
         valence_scale: float = 0.1,
+        pose: Pose | None = None,
     ) -> None:
         numbers = parse_elements(list(elements))
         super().__init__(max(numbers))
-        self.elements, self.unit = tuple(elements), unit
+        self.elements, self.unit, self.pose = tuple(elements), unit, pose
         self.scales = {"element": element_scale, "number": number_scale, "valence": valence_scale}
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
         self.register_buffer("thresholds", bond_thresholds(numbers), persistent=False)
@@ -67,6 +70,8 @@ class AtomPointCodec(AtomCodec):
             DataError: if there is a crystal, or an element that is not listed.
         """
         kinds = self.kinds_of(batch)
+        if self.pose is not None:
+            batch = self.pose.apply(batch, generator)
         real = batch.mask[..., None].float()
         mean = (batch.positions * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
         centred = (batch.positions - mean) * real
