@@ -158,14 +158,16 @@ class StopOnSignal(Callback):
         self._is_first = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._request)}
-            if trainer.world_size > 1:
-                # Lightning's own handler talks to the other processes from wherever it finds this one, at worst in the
-                # middle of their exchange of gradients, where all then wait for one another.
-                self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember where training starts."""
+        """Remember where training starts; with several processes, take over termination from Lightning too.
+
+        Its handler, which it puts in place after `on_fit_start`, talks to the other processes from wherever the signal
+        finds this one: in the middle of their exchange of gradients all would wait for one another.
+        """
         self._step = trainer.global_step
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
