@@ -20,7 +20,7 @@ from .schedules import (
     VPPolynomialSchedule,
 )
 from .tabulated import DDPMSchedule, TabulatedSchedule
-from .time_sampling import LogitNormalTime, LogLogisticSigma, LogNormalSigma, TimeSampling, UniformTime
+from .time_sampling import LogitNormalTime, LogLogisticSigma, LogNormalSigma, StepTime, TimeSampling, UniformTime
 from .weightings import (
     CleanUniformWeighting,
     ClippedWeighting,
@@ -51,6 +51,7 @@ __all__ = [
     "SNRWeighting",
     "Schedule",
     "SigmoidWeighting",
+    "StepTime",
     "TabulatedSchedule",
     "TimeSampling",
     "UniformTime",

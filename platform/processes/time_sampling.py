@@ -64,6 +64,27 @@ class UniformTime(TimeSampling):
         return self.low + (self.high - self.low) * probability
 
 
+class StepTime(TimeSampling):
+    """The steps of a discrete process, all alike: t = k / (T - 1) for k = 0..T-1, where `TabulatedSchedule` has them.
+
+    For networks that are told the number of the step, and trained at whole ones only.
+
+    Args:
+        steps: T.
+        stratified: see `TimeSampling`.
+    """
+
+    def __init__(self, *, steps: int, stratified: bool = False) -> None:
+        super().__init__(stratified=stratified)
+        if steps < 2:
+            raise ValueError(f"steps {steps} must be at least 2: one step has no noisier one")
+        self.steps = steps
+
+    def quantile(self, probability: Tensor, schedule: Schedule) -> Tensor:
+        """The step in whose part of [0, 1] the probability lies."""
+        return (self.steps * probability).floor().clamp(max=self.steps - 1) / (self.steps - 1)
+
+
 class LogitNormalTime(TimeSampling):
     """Sigmoid of a normal number: middling noise levels most (arXiv:2403.03206, equation 19).
 

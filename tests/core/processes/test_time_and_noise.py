@@ -6,12 +6,14 @@ import torch
 from polydit.platform.noise import NoiseSource
 from polydit.platform.processes import (
     CentredGaussianPrior,
+    DDPMSchedule,
     EDMSchedule,
     GaussianPrior,
     LinearFlowSchedule,
     LogitNormalTime,
     LogLogisticSigma,
     LogNormalSigma,
+    StepTime,
     TimeSampling,
     UniformTime,
 )
@@ -22,6 +24,7 @@ SAMPLINGS = {
     "logit_normal": LogitNormalTime(mean=0.5, std=1.5),
     "log_normal_stratified": LogNormalSigma(stratified=True),
     "log_logistic": LogLogisticSigma(),
+    "step": StepTime(steps=25, stratified=True),
 }
 
 
@@ -67,6 +70,14 @@ def test_log_logistic_levels_follow_the_truncated_distribution() -> None:
         assert (sigma < value).float().mean().item() == pytest.approx(expected, abs=4e-3)
 
 
+def test_steps_are_those_of_the_table_and_all_alike() -> None:
+    times = StepTime(steps=25).sample(50_000, DDPMSchedule(steps=25), torch.Generator().manual_seed(0))
+    steps = times.double() * 24
+    assert (steps - steps.round()).abs().max() < 1e-5
+    counts = torch.bincount(steps.round().long(), minlength=25)
+    assert len(counts) == 25 and counts.min() > 1800 and counts.max() < 2200
+
+
 def test_stratified_times_visit_every_slice_in_random_order() -> None:
     times = UniformTime(stratified=True).sample(64, LinearFlowSchedule(), torch.Generator().manual_seed(0))
     slices = (times * 64).floor().long()
@@ -105,6 +116,7 @@ def test_plain_noise_is_masked() -> None:
     ("make", "message"),
     [
         (lambda: UniformTime(low=0.9, high=0.1), "low 0.9"),
+        (lambda: StepTime(steps=1), "at least 2"),
         (lambda: LogitNormalTime(std=0.0), "std 0.0"),
         (lambda: LogNormalSigma(std=-1.0), "std -1.0"),
     ],
