@@ -28,7 +28,7 @@ def draw_candidates(heatmaps: Tensor, uniform: Tensor) -> Tensor:
     size = heatmaps.shape[-1]
     values = heatmaps.clamp(min=0).flatten(2)
     # In double precision: a sum over 4096 pixels must not lose the last ones.
-    heights = values.double().cumsum(dim=-1)
+    heights = values.cumsum(dim=-1, dtype=torch.float64)
     total = heights[..., -1:]
     numbers = uniform.to(values.device, torch.float64).movedim(0, 2).flatten(2)  # [B, J, k (C - 1)]
     drawn = torch.searchsorted(heights, (numbers * total).contiguous(), right=True)

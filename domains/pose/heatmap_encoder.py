@@ -18,7 +18,7 @@ from polydit.platform.errors import ConfigurationError
 class PlaceCode(nn.Module):
     """Code of a place: for each axis, cos² of the distance to `centres` centres on [-1, 1], within its first zero.
 
-    At most five of an axis's channels differ from zero, so that sums of codes stay a picture of where candidates are.
+    Four of an axis's 64 channels, or so, differ from zero, so that sums of codes stay a picture of where candidates are.
 
     Args:
         centres: F.
@@ -34,7 +34,8 @@ class PlaceCode(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """[..., 2 F] of places [..., 2]."""
         phase = (places[..., None] - self.centres.to(places.dtype)) * self.rate
-        return torch.where(phase.abs() <= math.pi / 2, phase.cos().square(), 0.0).flatten(-2)
+        # Held at the first zero, where the square is below 1e-14, a cosine says nothing of what lies beyond.
+        return phase.clamp(-math.pi / 2, math.pi / 2).cos().square().flatten(-2)
 
 
 class HeatmapEncoder(nn.Module):
@@ -78,9 +79,8 @@ class HeatmapEncoder(nn.Module):
                 f"the encoder was made for candidates [B, {self.joints}, C, 3] and was given {tuple(candidates.shape)}"
             )
         candidates = candidates.to(self.projection.weight.dtype)
-        code = self.code(candidates[..., :2]) * candidates[..., 2:]
-        # The map is linear, so that the sum may go before it; its bias then counts once for each candidate.
-        summed = code.sum(dim=2)
+        # The map is linear, so that the weighted sum may go before it; its bias then counts once for each candidate.
+        summed = (candidates[..., None, :, 2] @ self.code(candidates[..., :2])).squeeze(-2)
         tokens = nn.functional.linear(summed, self.projection.weight) + candidates.shape[2] * self.projection.bias
         return self.encoder(tokens + self.joint.weight)
 
