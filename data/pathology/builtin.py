@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from polydit.platform.errors import ConfigurationError
+from polydit.platform.errors import ConfigurationError, require
 
 from .tiles import Picture, TilePair, TileSet, TileSource
 
@@ -181,6 +180,7 @@ def measure_ellipse(size: int, centre: NDArray[Any], generator: np.random.Genera
 
 def draw_grain(size: int, sigma: float, generator: np.random.Generator) -> NDArray[Any]:
     """Noise [h, w] blurred by `sigma` pixels, of mean 0 and variance 1."""
+    ndimage = require("scipy.ndimage", "pathology")
     return standardise(ndimage.gaussian_filter(generator.normal(size=(size, size)), sigma, mode="wrap"))
 
 

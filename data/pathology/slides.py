@@ -21,7 +21,7 @@ Region = tuple[int, int, int, int]
 
 
 class WholeSlide:
-    """A slide file (SVS, NDPI, SCN, pyramidal TIFF ...); opened at once, decoded region by region.
+    """A slide file (SVS, NDPI, SCN, pyramidal TIFF ...); opened at once, decoded region by region; a context manager.
 
     Args:
         path: the file.
@@ -41,6 +41,15 @@ class WholeSlide:
             raise DataError(
                 f"{path} is no slide that can be read ({type(error).__name__}: {error}): export it as pyramidal TIFF"
             ) from error
+
+    def __enter__(self) -> WholeSlide:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.slide.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a process that decodes opens the file for itself
+        return WholeSlide, (self.path,)
 
     @property
     def levels(self) -> list[tuple[int, int]]:
@@ -68,7 +77,7 @@ class WholeSlide:
         Raises:
             DataError: if the region leaves the slide, the slide does not say its resolution, or it is damaged.
         """
-        factor = self._factor(mpp)
+        factor = self.factor(mpp)
         height, width = self.levels[0]
         x, y, across, down = region or (0, 0, int(width / factor), int(height / factor))
         right, bottom = x + across * factor, y + down * factor
@@ -91,7 +100,12 @@ class WholeSlide:
             image = image.resize((across, down), require("PIL.Image", EXTRA).Resampling.BOX)
         return np.asarray(image)
 
-    def _factor(self, mpp: float | None) -> float:
+    def factor(self, mpp: float | None) -> float:
+        """Pixels of the finest level for one of the wanted resolution.
+
+        Raises:
+            DataError: if the slide does not say its resolution, or is coarser.
+        """
         if mpp is None:
             return 1.0
         if self.mpp is None:
@@ -165,7 +179,7 @@ class _SlideTiles(TileSet):
 
 def find_tissue(slide: WholeSlide, tile: int, mpp: float | None, tissue: float) -> list[Region]:
     """Regions of a grid of tiles that hold enough tissue, judged on the coarsest level."""
-    factor = slide._factor(mpp)
+    factor = slide.factor(mpp)
     coarse = slide.downsamples[-1]
     height, width = slide.levels[-1]
     overview = np.asarray(slide.slide.read_region((0, 0), len(slide.levels) - 1, (width, height)).convert("L"))

@@ -72,9 +72,9 @@ class StainWish:
         if not isinstance(self.image, Path):
             return self.image.shape[0], self.image.shape[1]
         if self.mpp is not None:
-            slide = WholeSlide(self.image)
-            factor = slide._factor(self.mpp)
-            return int(slide.levels[0][0] / factor), int(slide.levels[0][1] / factor)
+            with WholeSlide(self.image) as slide:
+                factor = slide.factor(self.mpp)
+                return int(slide.levels[0][0] / factor), int(slide.levels[0][1] / factor)
         return read_size(self.image)
 
     def read(self) -> tuple[Picture, Picture | None]:
@@ -96,7 +96,8 @@ class StainWish:
         if not isinstance(source, Path):
             return source
         if self.region is not None or self.mpp is not None:
-            return WholeSlide(source).read(self.region, self.mpp)
+            with WholeSlide(source) as slide:
+                return slide.read(self.region, self.mpp)
         return read_picture(source)
 
 
