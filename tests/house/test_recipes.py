@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.house.recipes import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.yaml"))
-RECIPES = [file for file in FILES if "model" in yaml.safe_load((ROOT / file).read_text())]
+RECIPES = [file for file in FILES if "optimizer" in yaml.safe_load((ROOT / file).read_text()).get("model", {})]
 OVERLAYS = [file for file in FILES if file not in RECIPES]
 """Files that hold a part of a recipe, to be put behind one."""
 DEMO = "examples/chemistry/demo_autoencoder.yaml"
@@ -79,7 +80,9 @@ def test_recipe_builds(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlay_builds_behind_a_recipe(overlay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert build(DEMO, overlay).config is not None
+    named = re.search(r"[Bb]ehind (\w+\.yaml)", (ROOT / overlay).read_text().splitlines()[0])
+    recipe = str(Path(overlay).with_name(named[1])) if named else DEMO
+    assert build(recipe, overlay).config is not None
 
 
 @pytest.mark.parametrize("recipe", FILES)
