@@ -1,10 +1,10 @@
 """Whether DiffPose's hypotheses keep what a picture leaves open: against a regression, and a Gaussian around it.
 
 One network, the published condition and denoiser in a smaller size, is trained twice on the same views for as many
-steps: to denoise, and to say the pose outright (a blank in place of the noised pose and the step). Arms are in doubt with
-probability 0.3, and legs as well: their heatmaps have a peak on either side of the body, of masses w and 1 - w, the true
-one drawn accordingly. The Gaussian stands around the regression's answer, with the full covariance of its errors on the
-validation split.
+steps: to denoise, and to say the pose outright (a blank in place of the noised pose and the step). Arms are in doubt
+with probability 0.3, and legs as well: their heatmaps have a peak on either side of the body, of masses w and 1 - w,
+the true one drawn accordingly. The Gaussian stands around the regression's answer, with the full covariance of its
+errors on the validation split.
 
     python benchmarks/pose_ambiguity.py --steps 4000
 """

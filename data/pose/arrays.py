@@ -6,7 +6,8 @@ import io
 import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,12 @@ def read_object(path: str | Path, name: str) -> Any:
     Raises:
         DataError: if the file is missing or torn, lacks the entry, or it holds anything else.
     """
-    path = Path(path)
-    _open(path).close()
+    with _open(path) as archive:
+        if name not in archive.files:
+            raise DataError(f"{path} lacks {name}; it holds {', '.join(archive.files) or 'nothing'}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                held = ", ".join(entry.removesuffix(".npy") for entry in archive.namelist())
-                raise DataError(f"{path} lacks {name}; it holds {held or 'nothing'}")
-            content = io.BytesIO(archive.read(f"{name}.npy"))
+        with zipfile.ZipFile(path) as members:
+            content = io.BytesIO(members.read(f"{name}.npy"))
         version = np.lib.format.read_magic(content)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(content)
@@ -76,17 +75,21 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays are read from data files")
 
 
-def _open(path: str | Path) -> Any:
+@contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}: give the path of an npz file")
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise DataError(f"{path} is no whole npz file ({_explain(error)}): fetch or write it again") from error
-    if not hasattr(archive, "files"):
-        raise DataError(f"{path} holds one bare array: save it with a name, as numpy.savez(path, heatmaps=...) does")
-    return archive
+    with path.open("rb") as file:  # opened here, since NumPy leaves a torn file open
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except _DAMAGE as error:
+            raise DataError(f"{path} is no whole npz file ({_explain(error)}): fetch or write it again") from error
+        if not hasattr(archive, "files"):
+            raise DataError(
+                f"{path} holds one bare array: save it with a name, as numpy.savez(path, heatmaps=...) does"
+            )
+        yield archive
 
 
 def _read(archive: Any, name: str, path: str | Path) -> NDArray[Any]:

@@ -27,11 +27,12 @@ def draw_candidates(heatmaps: Tensor, uniform: Tensor) -> Tensor:
     """
     size = heatmaps.shape[-1]
     values = heatmaps.clamp(min=0).flatten(2)
-    # In double precision: a sum over 4096 pixels must not lose the last ones.
-    heights = values.cumsum(dim=-1, dtype=torch.float64)
+    heights = values.cumsum(dim=-1)
     total = heights[..., -1:]
-    numbers = uniform.to(values.device, torch.float64).movedim(0, 2).flatten(2)  # [B, J, k (C - 1)]
-    drawn = torch.searchsorted(heights, (numbers * total).contiguous(), right=True)
+    numbers = uniform.to(values).movedim(0, 2).flatten(2)  # [B, J, k (C - 1)]
+    # Below the sum, however numbers round: the pixel where the heights first exceed it then has a value above 0.
+    wanted = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    drawn = torch.searchsorted(heights, wanted.contiguous(), right=True)
     anywhere = (numbers * values.shape[-1]).long()
     drawn = torch.where(total > 0, drawn, anywhere).clamp(max=values.shape[-1] - 1)
     likelihood = values.gather(-1, drawn)

@@ -18,7 +18,7 @@ from polydit.platform.errors import ConfigurationError
 class PlaceCode(nn.Module):
     """Code of a place: for each axis, cos² of the distance to `centres` centres on [-1, 1], within its first zero.
 
-    Four of an axis's 64 channels, or so, differ from zero, so that sums of codes stay a picture of where candidates are.
+    About four of an axis's channels differ from zero, so that sums of codes stay a picture of where candidates are.
 
     Args:
         centres: F.
