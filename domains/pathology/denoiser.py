@@ -164,7 +164,7 @@ class StainDiffuser(Denoiser):
                 f"there is no branch for {unknown}, only for {sorted(self.branches)}: set segmentation on codec and "
                 "denoiser alike"
             )
-        return {field: self._predict(field, x, time_of(t, field), cond, ctx) for field, x in sorted(x_t.items())}
+        return {field: self._predict(field, x_t[field], time_of(t, field), cond, ctx) for field in sorted(x_t)}
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
         """Operations of a pass of one tile through all branches; the encoder is the conditioner's.

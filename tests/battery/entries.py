@@ -46,6 +46,7 @@ from polydit.platform.mixers import (
 from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
 from .experts import EXPERT_POLICIES, seeded
+from .pathology import PATHOLOGY
 from .policies import POLICIES
 
 TOKENS = max(LENGTHS)
@@ -168,6 +169,7 @@ ENTRIES = [
         50_288, image_case, 8, padded=False,
     ),
     *POLICIES,
+    *PATHOLOGY,
     *EXPERT_POLICIES,
     # without a denoiser around it
     Entry(
