@@ -104,7 +104,7 @@ class TileDataset(Dataset[TileBatch]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, keys: Sequence[Key]) -> TileBatch:  # type: ignore[override]
+    def __getitem__(self, keys: Sequence[Key]) -> TileBatch:
         """The batch of these tiles."""
         pairs = [self.cut(epoch, place) for epoch, place in keys]
         masks = np.stack([pair.mask for pair in pairs if pair.mask is not None])

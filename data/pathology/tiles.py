@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -109,10 +109,8 @@ class TileBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> TileBatch:
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return TileBatch(**{
-            name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()
-        })
+        moved = {name: function(getattr(self, name)) for name in ("he", "ihc", "mask", "index")}
+        return TileBatch(names=self.names, slides=self.slides, **moved)
 
 
 def to_tensor(picture: Picture) -> Tensor:

@@ -56,7 +56,7 @@ class StainGallery(Gallery):
             dice, _ = measure_overlap(item.mask, item.true_mask)
             numbers = f"Dice {dice:.2f}, stained {item.mask.mean():.1%} of {item.true_mask.mean():.1%}"
         else:
-            panels.append(np.where(item.mask[..., None], np.uint8(GENERATED), np.uint8(GROUND)))
+            panels.append(paint_overlap(item.mask, np.zeros_like(item.mask)))
             names.append("brown")
             numbers = f"stained {item.mask.mean():.1%}"
         slide = f", {item.slide}" if item.slide else ""
