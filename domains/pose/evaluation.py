@@ -32,6 +32,9 @@ from .metrics import (
 BEST_OF = (1, 5, 20, 200)
 """Of how many hypotheses the best is taken, in the order in which they were sampled."""
 
+LOST = np.array([0.0, 0.0, 10_000.0])
+"""Millimetres that a joint counts as being off whose place is no finite number."""
+
 FOUND = 0.05
 """Share of hypotheses near a mode above which it counts as found."""
 
@@ -64,8 +67,12 @@ class PoseEvaluator(Evaluator):
     def update(self, outputs: Sequence[Any]) -> None:
         """Measure comparisons; the poses themselves are not kept."""
         for each in outputs:
-            poses, truth = each.poses.astype(np.float64) * 1000, each.truth.astype(np.float64) * 1000
-            self._rows.append({"clip": each.clip, "frame": each.frame, **measure(poses, truth, each)})
+            found, truth = each.poses.astype(np.float64) * 1000, each.truth.astype(np.float64) * 1000
+            lost = ~np.isfinite(found).all(axis=-1, keepdims=True)
+            poses = np.where(lost, truth + LOST, found)
+            self._rows.append({
+                "clip": each.clip, "frame": each.frame, "lost_joints": int(lost.sum()), **measure(poses, truth, each)
+            })
             self._clips.append(each.clip)
             self._quantiles.append(calibration_quantiles(poses, truth))
             errors = joint_errors(poses, truth)

@@ -7,7 +7,7 @@ import numpy as np
 from polydit.platform.evaluation.gallery import Gallery, GalleryItem
 from polydit.platform.requests import Sample
 
-from .drawing import DRAWN, build_figure, draw_still
+from .drawing import DRAWN, build_figure, draw_still, finite
 from .hypotheses import PoseHypotheses
 from .metrics import mpjpe
 
@@ -35,10 +35,13 @@ class PoseGallery(Gallery):
         return [self._show(sample.item) for sample in samples]
 
     def _show(self, item: PoseHypotheses) -> GalleryItem:
-        poses = item.poses.astype(np.float64) * 1000
-        spread = np.linalg.norm(poses - poses.mean(axis=0), axis=-1).mean()
-        lines = [f"{min(DRAWN, len(poses))} of {len(poses)} hypotheses, spread {spread:.0f} mm"]
-        if item.truth is not None:
+        poses = finite(item.poses).astype(np.float64) * 1000
+        lines = [f"{min(DRAWN, len(item.poses))} of {len(item.poses)} hypotheses"]
+        if len(poses) < len(item.poses):
+            lines.append(f"{len(item.poses) - len(poses)} of them are no finite numbers")
+        if len(poses):
+            lines[0] += f", spread {np.linalg.norm(poses - poses.mean(axis=0), axis=-1).mean():.0f} mm"
+        if len(poses) and item.truth is not None:
             errors = mpjpe(poses, item.truth.astype(np.float64) * 1000)
             lines.append(f"error: best {errors.min():.0f} mm, mean {errors.mean():.0f} mm")
         still = draw_still(item)

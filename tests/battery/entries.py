@@ -48,6 +48,7 @@ from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_en
 from .experts import EXPERT_POLICIES, seeded
 from .pathology import PATHOLOGY
 from .policies import POLICIES
+from .pose import POSE
 
 TOKENS = max(LENGTHS)
 Embed = partial(TokenEmbedding, fields={"latent": 3}, channels={"self_condition": 3}, position=SinCosPosition)
@@ -194,4 +195,5 @@ ENTRIES = [
         inputs=atom_case, run=run_autoencoder, parameters=40_676, unpad=unpad_atoms,
     ),
     *GFMDIFF,
+    *POSE,
 ]
