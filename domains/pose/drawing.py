@@ -109,7 +109,7 @@ def _draw_view(item: PoseHypotheses, axes: tuple[int, int], signs: tuple[int, in
     # One path for each hypothesis: strokes of one path do not darken where they cross.
     lines = [line(pose[None], side, colour, 0.7, 0.2) for pose in shown for side, colour in COLOURS.items()]
     if item.truth is not None:
-        lines += [line(item.truth[None], side, TRUTH, 1.3, 1) for side in COLOURS]
+        lines += [line(item.truth[None], side, TRUTH, 0.9, 1) for side in COLOURS]
     return "".join(lines)
 
 
