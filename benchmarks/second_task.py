@@ -131,7 +131,7 @@ def run(arm: str, seed: int, folder: Path, arguments: argparse.Namespace, end: f
     trainer = Trainer(
         max_steps=arguments.steps, limit_val_batches=0, gradient_clip_val=1.0, callbacks=callbacks, **options
     )
-    trainer.fit(module, data, ckpt_path=str(state) if state.exists() else None)
+    trainer.fit(module, data, ckpt_path=str(state) if state.exists() else None, weights_only=True)
     print(f"{arm}, seed {seed}: {trainer.global_step} of {arguments.steps} steps", flush=True)
     if trainer.global_step < arguments.steps:
         return False

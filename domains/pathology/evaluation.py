@@ -38,8 +38,8 @@ class StainEvaluator(Evaluator):
     and the threshold of the training split. Numbers of a tile are means over its answers, where there are several.
 
     Args:
-        perceptual: measures a perceptual distance of two images, such as `polydit.domains.pathology.lpips.LPIPS` with
-            weights of yours; None: it is left out.
+        perceptual: perceptual distance of two images [h, w, 3] uint8, such as LPIPS with weights of yours, for none are
+            brought along; None: it is left out.
     """
 
     def __init__(self, perceptual: Distance | None = None) -> None:
