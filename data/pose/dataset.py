@@ -28,7 +28,7 @@ class ViewDataset(Dataset[PoseBatch]):
         heatmaps: how heatmaps are made.
         stride: of how many frames of a clip one is taken.
         views: cameras for each frame.
-        limit: at most this many frames, drawn at random.
+        limit: at most this many frames, drawn at random and in the order of the draw, so that the first differ.
         seed: of cameras, heatmaps and the draw.
     """
 
@@ -42,7 +42,7 @@ class ViewDataset(Dataset[PoseBatch]):
         self.owners: NDArray[np.int64] = np.concatenate([np.zeros(0, dtype=np.int64), *owners])
         self.frames: NDArray[np.int64] = np.concatenate([np.zeros(0, dtype=np.int64), *frames])
         if limit is not None and limit < len(self.frames):
-            kept = np.sort(np.random.default_rng(seed).permutation(len(self.frames))[:limit])
+            kept = np.random.default_rng(seed).permutation(len(self.frames))[:limit]
             self.owners, self.frames = self.owners[kept], self.frames[kept]
 
     def __len__(self) -> int:
