@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from .denoisers.blocks import DenoiserBlock
 from .errors import ConfigurationError
 from .storage import read_checkpoint
+from .systems.system import System
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
@@ -50,10 +51,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """Divide the model, then make the optimizer of its shares.
 
         Raises:
-            ConfigurationError: if weights are to be averaged.
+            ConfigurationError: if weights are to be averaged, or processes would not keep step.
         """
         assert self.model is not None and self.accelerator is not None
         refuse_averaging(trainer)
+        refuse_uneven_passes(self.model)
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()
@@ -102,6 +104,18 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=mesh)
     for step in STEPS:  # a trainer calls these, where torch expects `forward`
         register_fsdp_forward_method(model, step)
+
+
+def refuse_uneven_passes(model: nn.Module) -> None:
+    """Refuse what would have one process gather weights while the others do not, and so wait for ever.
+
+    Raises:
+        ConfigurationError: naming what it is, and the fix.
+    """
+    system = getattr(model, "system", None)
+    reason = system.uneven_passes() if isinstance(system, System) else ""
+    if reason:
+        raise ConfigurationError(f"sharded processes must run the network equally often, but {reason}")
 
 
 def refuse_averaging(trainer: Trainer) -> None:

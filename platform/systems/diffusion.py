@@ -172,6 +172,12 @@ class DiffusionSystem(System):
             samples |= {i: Sample(r, item) for i, r, item in zip(indices, chosen, items, strict=True)}
         return [samples[i] for i in range(len(requests))]
 
+    def uneven_passes(self) -> str:
+        """A coin is tossed for every batch, where self-conditioning is a matter of chance."""
+        if 0 < self.self_conditioning < 1:
+            return f"self_conditioning {self.self_conditioning:g} is a coin that each tosses alone: set it to 0 or 1"
+        return ""
+
     def present(self, item: Any) -> Any:
         """The item as an object of the field's own library."""
         return self.codec.present(item)

@@ -40,6 +40,10 @@ class System(nn.Module, ABC):
         """Take statistics from the training split, before training starts; they travel in the checkpoint."""
         return None
 
+    def uneven_passes(self) -> str:
+        """Why processes may run the network unequally often in one step, which sharded weights forbid; "": never."""
+        return ""
+
     def portable_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """`config` (this system's init_args) with every path to another checkpoint replaced by what it held."""
         return config

@@ -23,7 +23,7 @@ STRATEGY = '{"class_path": "polydit.platform.sharding.ShardedStrategy"}'
 SHARDED = ("--trainer.strategy", STRATEGY, "--trainer.devices", "2")
 
 
-def recipe(folder: Path, averaging: bool) -> Path:
+def recipe(folder: Path, averaging: bool, self_conditioning: float = 0.5) -> Path:
     """The demo's second stage, tiny, over a first stage that nobody trained."""
     content = yaml.safe_load((ROOT / "examples/chemistry/demo.yaml").read_text())
     first = yaml.safe_load((ROOT / "examples/chemistry/demo_autoencoder.yaml").read_text())
@@ -33,7 +33,7 @@ def recipe(folder: Path, averaging: bool) -> Path:
     system["codec"]["init_args"]["autoencoder"] = autoencoder
     system["denoiser"]["init_args"] |= {"width": 32, "depth": 2}
     system["conditioner"]["init_args"]["width"] = 32
-    system["self_conditioning"] = 0.5
+    system["self_conditioning"] = self_conditioning
     system["denoiser"]["init_args"]["embedding"]["init_args"]["channels"]["self_condition"] = 8
     del content["run"]
     content["data"]["init_args"] |= {"batch_size": 4, "properties": [], "cache_dir": str(folder / "cache")}
@@ -86,7 +86,7 @@ def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_sharded_weights_train_save_resume_and_load(tmp_path: Path) -> None:
-    file = recipe(tmp_path, averaging=False)
+    file = recipe(tmp_path, averaging=False, self_conditioning=1.0)
     whole = fit(tmp_path, file, "whole", *TWO)
     fit(tmp_path, file, "sharded", *SHARDED, "--trainer.max_steps", 6)
     sharded = fit(tmp_path, file, "sharded", *SHARDED, "--ckpt_path", "last")
@@ -95,6 +95,11 @@ def test_sharded_weights_train_save_resume_and_load(tmp_path: Path) -> None:
     for name, tensor in read_checkpoint(whole / LAST)["state_dict"].items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
     assert len(polydit.load(sharded).sample(2, domain="molecule")) == 2
+
+
+def test_processes_that_would_not_keep_step_are_refused(tmp_path: Path) -> None:
+    ended = run(tmp_path, "fit", "--config", recipe(tmp_path, averaging=False), "--run", "uneven", *SHARDED)
+    assert ended.returncode != 0 and "set it to 0 or 1" in ended.stderr
 
 
 def test_averaging_of_sharded_weights_is_refused(tmp_path: Path) -> None:
