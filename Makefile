@@ -5,7 +5,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := chemistry,robotics,test,lint,docs
+EXTRAS := chemistry,robotics,slides,test,lint,docs
 DEMO := examples/chemistry
 
 .PHONY: setup demo demo-robot test lint docs robomimic-venv clean
