@@ -43,16 +43,18 @@ class Doubts:
 class HeatmapRecipe:
     """How heatmaps are made: a peak for each joint, and doubts with stated probabilities.
 
-    Persons are cut out by the square about their joints, enlarged by `margin`. In an exchange, a limb's joints have a
-    peak on either side of the body, with mass w and 1 - w; w is drawn from `exchange_mass`, and the true one is the
-    heavier with probability w, so that the heatmap says what there is to know. A hidden joint's peak is low, broad and
-    off its place, or it is missing altogether.
+    Persons are cut out by the square about their joints, enlarged by `margin`. In an exchange, joints have a peak at
+    their own place and one at their counterpart's, with mass w and 1 - w; w is drawn from `exchange_mass`, and the true
+    one is the heavier with probability w, so that the heatmap says what there is to know. Where a limb is exchanged, the
+    rest of the body often tells left from right; where all of a person is, nothing does but w. A hidden joint's peak is
+    low, broad and off its place, or it is missing altogether.
 
     Args:
         blur: standard deviation of a peak, pixels; 2 in HRNet's training.
         jitter: standard deviation of a peak's displacement, pixels.
         height: [low, high] of a clear peak's height, which raw heatmaps have near 1.
         exchange: probability that the arms are in doubt, and as much for the legs.
+        exchange_sides: probability that all of a person is, as one who may face the camera or turn the back to it.
         exchange_mass: [low, high] of w.
         occlusion: probability that a joint is hidden.
         missing: probability that a hidden joint has no peak at all.
@@ -65,7 +67,8 @@ class HeatmapRecipe:
     blur: float = 2.0
     jitter: float = 0.5
     height: tuple[float, float] = (0.7, 1.0)
-    exchange: float = 0.25
+    exchange: float = 0.2
+    exchange_sides: float = 0.1
     exchange_mass: tuple[float, float] = (0.5, 0.8)
     occlusion: float = 0.1
     missing: float = 0.3
@@ -75,7 +78,7 @@ class HeatmapRecipe:
     shift: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("exchange", "occlusion", "missing"):
+        for name in ("exchange", "exchange_sides", "occlusion", "missing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name} is a probability, not {getattr(self, name)}: choose one from 0 to 1")
         if min(self.blur, self.hidden_blur, self.margin) <= 0:
@@ -90,16 +93,17 @@ class HeatmapRecipe:
         """Doubts of B views from `UNIFORM_DRAWS` numbers each, uniform in [0, 1)."""
         count, joints = len(draws), len(JOINTS)
         exchanged, weight = np.zeros((count, joints), dtype=bool), np.ones((count, joints))
-        for number, limb in enumerate(LIMBS):
+        low, high = self.exchange_mass
+        for number, limb in enumerate(LIMBS):  # the sides last, for they take the limbs along
             chance, mass = draws[:, 2 * number], draws[:, 2 * number + 1]
+            probability = self.exchange_sides if limb == "sides" else self.exchange
             places = list(limb_joints(limb))
-            doubtful = chance < self.exchange
-            low, high = self.exchange_mass
+            doubtful = (chance < probability)[:, None]
             heavy = low + (high - low) * mass
             # What remains of the first number is uniform again, given that there is a doubt.
-            right = chance / max(self.exchange, 1e-12) < heavy
-            exchanged[:, places] = doubtful[:, None]
-            weight[:, places] = np.where(doubtful, np.where(right, heavy, 1 - heavy), 1.0)[:, None]
+            right = chance / max(probability, 1e-12) < heavy
+            exchanged[:, places] |= doubtful
+            weight[:, places] = np.where(doubtful, np.where(right, heavy, 1 - heavy)[:, None], weight[:, places])
         rest = draws[:, 2 * len(LIMBS) :].reshape(count, 3, joints)
         occluded = rest[:, 0] < self.occlusion
         return Doubts(exchanged, weight, occluded, occluded & (rest[:, 1] < self.missing))

@@ -40,8 +40,12 @@ MIRRORED = tuple(
 )
 """Place of each joint's counterpart on the other side; its own on the midline."""
 
-LIMBS = {"arms": ("elbow", "wrist"), "legs": ("knee", "ankle")}
-"""Joints of a limb that a detector may take for those of the other side, together."""
+LIMBS = {
+    "arms": ("elbow", "wrist"), "legs": ("knee", "ankle"),
+    "sides": ("hip", "knee", "ankle", "shoulder", "elbow", "wrist"),
+}  # fmt: skip
+"""Joints that a detector may take, together, for those of the other side: a limb, or all of a person seen from who knows
+which side."""
 
 CMU_ASF = {
     "pelvis": "root", "right_hip": "rhipjoint", "right_knee": "rfemur", "right_ankle": "rtibia",

@@ -19,7 +19,7 @@ from polydit.data.pose.walking import WalkingSource
 from polydit.data.pose.wishes import HeatmapInput, PoseWishes, read_heatmaps, write_heatmaps
 from polydit.platform.errors import ConfigurationError, DataError, UserError
 
-CLEAR = HeatmapRecipe(exchange=0, occlusion=0, jitter=0, shift=0, height=(1, 1))
+CLEAR = HeatmapRecipe(exchange=0, exchange_sides=0, occlusion=0, jitter=0, shift=0, height=(1, 1))
 PEOPLE = WalkingSource(8, seconds=1)
 
 
@@ -110,7 +110,7 @@ def test_clear_heatmaps_peak_at_the_projected_joints() -> None:
 
 
 def test_doubts_come_as_often_and_as_heavy_as_stated() -> None:
-    recipe = HeatmapRecipe(exchange=0.4, exchange_mass=(0.6, 0.9), occlusion=0.2, missing=0.5)
+    recipe = HeatmapRecipe(exchange=0.4, exchange_sides=0, exchange_mass=(0.6, 0.9), occlusion=0.2, missing=0.5)
     draws = np.random.default_rng(0).random((20_000, UNIFORM_DRAWS))
     doubts = recipe.doubt(draws)
     wrist, ankle = JOINTS.index("left_wrist"), JOINTS.index("right_ankle")
@@ -129,6 +129,19 @@ def test_doubts_come_as_often_and_as_heavy_as_stated() -> None:
     assert (doubts.weight[~doubts.exchanged] == 1).all()
     assert doubts.occluded.mean() == pytest.approx(0.2, abs=0.01)
     assert doubts.missing.mean() == pytest.approx(0.1, abs=0.01) and not (doubts.missing & ~doubts.occluded).any()
+
+
+def test_a_person_may_be_in_doubt_as_a_whole() -> None:
+    draws = np.random.default_rng(0).random((5000, UNIFORM_DRAWS))
+    doubts = HeatmapRecipe(exchange=0.5, exchange_sides=0.3, exchange_mass=(0.7, 0.7)).doubt(draws)
+    hip, wrist = JOINTS.index("left_hip"), JOINTS.index("right_wrist")
+    whole = doubts.exchanged[:, hip]
+    assert whole.mean() == pytest.approx(0.3, abs=0.02)
+    paired = [place for place in range(17) if MIRRORED[place] != place]
+    assert doubts.exchanged[whole][:, paired].all() and not doubts.exchanged[:, [0, 7, 8, 9, 10]].any()
+    np.testing.assert_array_equal(doubts.weight[whole, hip], doubts.weight[whole, wrist])
+    assert (doubts.weight[whole, hip] == 0.7).mean() == pytest.approx(0.7, abs=0.03)
+    assert doubts.exchanged[~whole, wrist].mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_exchanged_limbs_have_two_peaks_and_missing_joints_none() -> None:
