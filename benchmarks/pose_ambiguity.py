@@ -143,8 +143,8 @@ def report(title: str, data: PoseDataModule, answers_of: Callable[[PoseBatch, La
     for name, evaluator in sets.items():
         estimates = evaluator.compute()
         table[name] = {
-            metric: f"{estimates[metric].value:.3g} ({estimates[metric].low:.3g} to {estimates[metric].high:.3g})"
-            for metric in METRICS if metric in estimates
+            metric: f"{each.value:.3g} ({each.low:.3g} to {each.high:.3g}), {each.count}"
+            for metric in METRICS if (each := estimates.get(metric)) is not None
         } | {"views": str(estimates["ece"].count)}
     print(f"  {title}: done", flush=True)
     return table
@@ -165,7 +165,8 @@ def main() -> None:
     torch.set_num_threads(1)
     source = CMUSource(options.cmu) if options.cmu else WalkingSource(80)
     data = PoseDataModule(
-        [source], heatmaps=HeatmapRecipe(exchange=0.1, exchange_sides=0.5), batch_size=options.batch, test_batch_size=16, seed=options.seed,
+        [source], heatmaps=HeatmapRecipe(exchange=0.1, exchange_sides=0.5), batch_size=options.batch,
+        test_batch_size=16, seed=options.seed,
         limit={"train": 10**9, "val": 512, "test": options.views},
     )
     systems = {}

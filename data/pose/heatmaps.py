@@ -45,9 +45,9 @@ class HeatmapRecipe:
 
     Persons are cut out by the square about their joints, enlarged by `margin`. In an exchange, joints have a peak at
     their own place and one at their counterpart's, with mass w and 1 - w; w is drawn from `exchange_mass`, and the true
-    one is the heavier with probability w, so that the heatmap says what there is to know. Where a limb is exchanged, the
-    rest of the body often tells left from right; where all of a person is, nothing does but w. A hidden joint's peak is
-    low, broad and off its place, or it is missing altogether.
+    one is the heavier with probability w, so that the heatmap says what there is to know. Where a limb is exchanged,
+    the rest of the body often tells left from right; where all of a person is, nothing does but w. A hidden joint's
+    peak is low, broad and off its place, or it is missing altogether.
 
     Args:
         blur: standard deviation of a peak, pixels; 2 in HRNet's training.

@@ -44,8 +44,7 @@ LIMBS = {
     "arms": ("elbow", "wrist"), "legs": ("knee", "ankle"),
     "sides": ("hip", "knee", "ankle", "shoulder", "elbow", "wrist"),
 }  # fmt: skip
-"""Joints that a detector may take, together, for those of the other side: a limb, or all of a person seen from who knows
-which side."""
+"""Joints that a detector may take, together, for those of the other side: a limb's, or all of a person's."""
 
 CMU_ASF = {
     "pelvis": "root", "right_hip": "rhipjoint", "right_knee": "rfemur", "right_ankle": "rtibia",
