@@ -30,7 +30,7 @@ from polydit.platform.denoisers import Denoiser
 from polydit.platform.errors import ConfigurationError
 from polydit.platform.feedforwards import MixtureOfExperts, Routing, SwiGLU, count_active_parameters
 from polydit.platform.mixers import WrittenAttention
-from polydit.platform.objectives import SideLoss
+from polydit.platform.objectives import Denoising, SideLoss
 from polydit.platform.processes import LogLogisticSigma
 from polydit.platform.state import Condition, Layout, MaskSpec, Tokens
 
@@ -340,7 +340,7 @@ def trained() -> MoDE:
         x_t = process.corrupt(actions, noise, t)
         scaled = {"action": x_t * process.input_scale(t)[:, None, None]}
         loss = process.loss(model(scaled, t, cond, ctx)["action"], actions, noise, t)
-        total = loss + balance.weight * balance.loss({}, {}, {}, t, Layout(empty), ctx)
+        total = loss + balance.weight * balance.loss(Denoising({}, {}, {}, t, Layout(empty), ctx, {}))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

@@ -30,7 +30,7 @@ from polydit.platform.feedforwards import (
     TokenRouter,
     count_active_parameters,
 )
-from polydit.platform.objectives import SideLoss
+from polydit.platform.objectives import Denoising, SideLoss
 from polydit.platform.state import Condition, Layout, MaskSpec
 
 WIDTH = 16
@@ -199,7 +199,7 @@ def test_the_balance_objective_spreads_the_load() -> None:
     for _ in range(150):
         ctx = context(64, 1)
         mixture(torch.zeros(64, 1, WIDTH), ctx)
-        loss = objective.loss(empty, empty, empty, torch.zeros(1), Layout({}), ctx)
+        loss = objective.loss(Denoising(empty, empty, empty, torch.zeros(1), Layout({}), ctx, {}))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -277,7 +277,8 @@ def test_adits_recipe_gets_experts_by_one_entry(root: Path) -> None:
     t = torch.tensor([0.2, 0.8])
     prediction = model(x_t, t, Condition(), ctx)
     balance = SideLoss("balance", 0.01)
-    total = prediction["latent"].square().mean() + balance.weight * balance.loss(prediction, x_t, x_t, t, layout, ctx)
+    denoising = Denoising(prediction, x_t, x_t, t, layout, ctx, {})
+    total = prediction["latent"].square().mean() + balance.weight * balance.loss(denoising)
     total.backward()
     assert len(ctx.losses["balance"]) == 2
     assert bool((model.blocks[0].feedforward.router.score.weight.grad != 0).any())
