@@ -63,7 +63,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 160 labelled molecules, a predictor trained on one half of them and a generator on the other."""
     folder = tmp_path_factory.mktemp("property")
     ase.io.write(folder / "molecules.extxyz", [molecule.to_ase() for molecule in make_molecules(160)])
@@ -99,33 +99,33 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["kind"] == "molecule property"]
 
 
-def test_the_generator_learnt_the_axis(workplace: Path) -> None:
-    model = polydit.load(workplace / "gap")
+def test_the_generator_learnt_the_axis(workspace: Path) -> None:
+    model = polydit.load(workspace / "gap")
     axis = model.system.conditioner.axes["gap"]  # type: ignore[union-attr, index]
     gaps = [molecule.labels["gap"] for molecule in make_molecules(160)]
     assert float(axis.mean) == pytest.approx(np.mean(gaps), rel=0.2) and float(axis.std) < 2 * np.std(gaps)
 
 
-def test_the_predictor_is_tested_with_an_interval(workplace: Path) -> None:
-    checkpoint = str(workplace / "predictor" / "checkpoints" / "last.ckpt")
-    assert main(["test", "--config", str(workplace / "predictor.yaml"), "--ckpt_path", checkpoint]) == 0
-    metrics = json.loads((workplace / "predictor" / "metrics.json").read_text())
+def test_the_predictor_is_tested_with_an_interval(workspace: Path) -> None:
+    checkpoint = str(workspace / "predictor" / "checkpoints" / "last.ckpt")
+    assert main(["test", "--config", str(workspace / "predictor.yaml"), "--ckpt_path", checkpoint]) == 0
+    metrics = json.loads((workspace / "predictor" / "metrics.json").read_text())
     mae = metrics["property_prediction/gap/mae"]
     assert mae["count"] == 16 and mae["low"] < mae["value"] < mae["high"]
     assert "property_prediction/gap/atoms_only" in metrics
 
 
-def test_predict_leaves_errors_and_baselines(workplace: Path) -> None:
-    assert predict(workplace) == 0
-    metrics = json.loads((workplace / "gap" / "metrics.json").read_text())
+def test_predict_leaves_errors_and_baselines(workspace: Path) -> None:
+    assert predict(workspace) == 0
+    metrics = json.loads((workspace / "gap" / "metrics.json").read_text())
     found = {name.removeprefix("property_error/gap/"): entry for name, entry in metrics.items() if "error/" in name}
     assert set(found) == NAMES
     assert found["predicted"]["count"] == 12
-    system = polydit.load(workplace / "predictor").system
+    system = polydit.load(workspace / "predictor").system
     assert isinstance(system, PropertyPredictionSystem)
     assert found["bound"]["count"] == found["naive"]["count"] > 40
     assert found["bound"]["low"] < found["bound"]["value"] < found["bound"]["high"]
-    rows = read_rows(workplace / "gap")
+    rows = read_rows(workspace / "gap")
     assert len(rows) == 12
     wanted = [float(row["wanted"]) for row in rows]
     assert len(set(wanted)) == 12
@@ -133,9 +133,9 @@ def test_predict_leaves_errors_and_baselines(workplace: Path) -> None:
     assert len(judged) == found["samples"]["count"]
     if judged:
         assert found["samples"]["value"] == pytest.approx(np.mean(judged), rel=1e-4)
-    assert (workplace / "gap" / "report.html").is_file()
-    source = FilesSource(str(workplace / "molecules.extxyz"), workers=1)
-    options = yaml.safe_load((workplace / "gap.yaml").read_text())["data"]["init_args"]
+    assert (workspace / "gap" / "report.html").is_file()
+    source = FilesSource(str(workspace / "molecules.extxyz"), workers=1)
+    options = yaml.safe_load((workspace / "gap.yaml").read_text())["data"]["init_args"]
     module = ChemistryDataModule(**{**options, "sources": [source]})
     asked = [request.wishes["properties"]["gap"] for request in module.drawn_requests()]
     assert wanted == pytest.approx(asked)
@@ -149,20 +149,20 @@ def test_predict_leaves_errors_and_baselines(workplace: Path) -> None:
     ],
 )
 def test_mistakes_are_told_on_one_screen(
-    options: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict(workplace, "--run", str(workplace / "mistaken"), *options) == 2
+    assert predict(workspace, "--run", str(workspace / "mistaken"), *options) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert message in error and "Traceback" not in error
 
 
-def test_a_generator_in_place_of_the_predictor_is_refused(workplace: Path) -> None:
+def test_a_generator_in_place_of_the_predictor_is_refused(workspace: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a DiffusionSystem, not a predictor of a property: train one"):
-        load_predictor(str(workplace / "gap"))
+        load_predictor(str(workspace / "gap"))
 
 
-def test_labels_reach_the_batches(workplace: Path) -> None:
-    source = FilesSource(str(workplace / "molecules.extxyz"))
-    module = ChemistryDataModule([source], str(workplace / "cache"), properties=["gap"], labelled=["gap"])
+def test_labels_reach_the_batches(workspace: Path) -> None:
+    source = FilesSource(str(workspace / "molecules.extxyz"))
+    module = ChemistryDataModule([source], str(workspace / "cache"), properties=["gap"], labelled=["gap"])
     batch = next(iter(module.train_dataloader()))
     assert torch.isfinite(batch.properties["gap"]).all()

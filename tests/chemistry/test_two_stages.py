@@ -22,7 +22,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "examples" / "chemistry"
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with random molecules and crystals as one extended XYZ file, and both stages trained for a few steps."""
     folder = tmp_path_factory.mktemp("two_stages")
     structures = [structure.to_ase() for seed in range(12) for structure in random_structures(seed)]
@@ -58,23 +58,23 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_second_checkpoint_needs_no_first(workplace: Path, tmp_path: Path) -> None:
-    checkpoint = shutil.copy(workplace / "demo" / "checkpoints" / "last.ckpt", tmp_path / "alone.ckpt")
-    first = workplace / "demo_autoencoder"
-    first.rename(workplace / "elsewhere")
+def test_second_checkpoint_needs_no_first(workspace: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copy(workspace / "demo" / "checkpoints" / "last.ckpt", tmp_path / "alone.ckpt")
+    first = workspace / "demo_autoencoder"
+    first.rename(workspace / "elsewhere")
     try:
         model = polydit.load(checkpoint)
     finally:
-        (workplace / "elsewhere").rename(first)
-    assert str(workplace) not in json.dumps(model.config)
+        (workspace / "elsewhere").rename(first)
+    assert str(workspace) not in json.dumps(model.config)
     crystals = model.sample(domain="crystal", count=2, seed=3, num_atoms=4)
     assert [len(crystal) for crystal in crystals] == [4, 4]
     again = model.sample(domain="crystal", count=1, seed=4, num_atoms=4)[0]
     np.testing.assert_allclose(again.cart_coords, crystals[1].cart_coords, atol=1e-3)
 
 
-def test_export_and_load_give_the_same_samples(workplace: Path, tmp_path: Path) -> None:
-    model = polydit.load(workplace / "demo")
+def test_export_and_load_give_the_same_samples(workspace: Path, tmp_path: Path) -> None:
+    model = polydit.load(workspace / "demo")
     from polydit.platform.checkpoints import export
 
     export(model, tmp_path / "exported")
@@ -82,35 +82,35 @@ def test_export_and_load_give_the_same_samples(workplace: Path, tmp_path: Path) 
     np.testing.assert_array_equal(one.cart_coords, two.cart_coords)
 
 
-def test_predict_leaves_files_metrics_and_a_report(workplace: Path) -> None:
-    checkpoint = workplace / "demo" / "checkpoints" / "last.ckpt"
-    assert main(["predict", "--config", str(workplace / "demo.yaml"), "--ckpt_path", str(checkpoint)]) == 0
-    samples = workplace / "demo" / "samples"
+def test_predict_leaves_files_metrics_and_a_report(workspace: Path) -> None:
+    checkpoint = workspace / "demo" / "checkpoints" / "last.ckpt"
+    assert main(["predict", "--config", str(workspace / "demo.yaml"), "--ckpt_path", str(checkpoint)]) == 0
+    samples = workspace / "demo" / "samples"
     molecules = list(Chem.SDMolSupplier(str(samples / "molecules.sdf"), sanitize=False))
     assert len(molecules) == 3
     assert [molecule.GetProp("seed") for molecule in molecules] == ["0", "1", "2"]
     crystals = sorted((samples / "crystals").iterdir())
     assert len(crystals) == 2
-    metrics = json.loads((workplace / "demo" / "metrics.json").read_text())
+    metrics = json.loads((workspace / "demo" / "metrics.json").read_text())
     assert metrics["molecules/validity"]["count"] == 3
     assert metrics["crystals/structural_validity"]["count"] == 2
     assert 0 <= metrics["molecules/validity"]["low"] <= metrics["molecules/validity"]["high"] <= 1
-    rows = (workplace / "demo" / "rows.csv").read_text().splitlines()
+    rows = (workspace / "demo" / "rows.csv").read_text().splitlines()
     assert len(rows) == 1 + 5
-    report = (workplace / "demo" / "report.html").read_text()
+    report = (workspace / "demo" / "report.html").read_text()
     assert "plotly" in report
 
 
-def test_first_stage_is_judged_by_its_reconstructions(workplace: Path) -> None:
-    checkpoint = workplace / "demo_autoencoder" / "checkpoints" / "last.ckpt"
-    assert main(["test", "--config", str(workplace / "demo_autoencoder.yaml"), "--ckpt_path", str(checkpoint)]) == 0
-    metrics = json.loads((workplace / "demo_autoencoder" / "metrics.json").read_text())
+def test_first_stage_is_judged_by_its_reconstructions(workspace: Path) -> None:
+    checkpoint = workspace / "demo_autoencoder" / "checkpoints" / "last.ckpt"
+    assert main(["test", "--config", str(workspace / "demo_autoencoder.yaml"), "--ckpt_path", str(checkpoint)]) == 0
+    metrics = json.loads((workspace / "demo_autoencoder" / "metrics.json").read_text())
     assert any(name.startswith("reconstruction/") for name in metrics), sorted(metrics)
 
 
-def test_sampling_from_a_first_stage_says_what_to_do(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = workplace / "demo_autoencoder" / "checkpoints" / "last.ckpt"
-    recipe = str(workplace / "demo_autoencoder.yaml")
+def test_sampling_from_a_first_stage_says_what_to_do(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = workspace / "demo_autoencoder" / "checkpoints" / "last.ckpt"
+    recipe = str(workspace / "demo_autoencoder.yaml")
     requests = '[{"domain": "molecule"}]'
     code = main(["predict", "--config", recipe, "--ckpt_path", str(checkpoint), "--data.init_args.requests", requests])
     assert code == 2
@@ -119,11 +119,11 @@ def test_sampling_from_a_first_stage_says_what_to_do(workplace: Path, capsys: py
     assert "Traceback" not in message
 
 
-def test_a_second_stage_on_the_wrong_checkpoint_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = str(workplace / "demo" / "checkpoints" / "last.ckpt")
+def test_a_second_stage_on_the_wrong_checkpoint_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = str(workspace / "demo" / "checkpoints" / "last.ckpt")
     code = main(
         [
-            "fit", "--config", str(workplace / "demo.yaml"), "--run", str(workplace / "wrong"),
+            "fit", "--config", str(workspace / "demo.yaml"), "--run", str(workspace / "wrong"),
             "--model.system.init_args.codec.init_args.autoencoder", wrong,
         ]
     )  # fmt: skip
@@ -131,8 +131,8 @@ def test_a_second_stage_on_the_wrong_checkpoint_is_refused(workplace: Path, caps
     assert "not an atom autoencoder" in capsys.readouterr().err
 
 
-def test_store_is_read_once(workplace: Path) -> None:
-    stores = list((workplace / "cache").glob("files-*"))
+def test_store_is_read_once(workspace: Path) -> None:
+    stores = list((workspace / "cache").glob("files-*"))
     assert len(stores) == 1
     store = StructureStore.open(stores[0])
     assert len(store) + len(store.bad_records) == 72
