@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,12 +30,17 @@ from polydit.data.pose.heatmaps import HeatmapRecipe
 from polydit.data.pose.walking import WalkingSource
 from polydit.domains.pose.codec import FIELD, PoseCodec
 from polydit.domains.pose.diffpose import PoseMLP, published_guidance, published_process, published_sampler
+from polydit.domains.pose.drawing import draw_still
 from polydit.domains.pose.evaluation import PoseEvaluator
 from polydit.domains.pose.heatmap_encoder import HeatmapAxis, HeatmapEncoder
+from polydit.domains.pose.hypotheses import PoseHypotheses
 from polydit.domains.pose.system import PoseSystem
 from polydit.platform.conditioning import Conditioner
 from polydit.platform.processes import VPrediction
 from polydit.platform.state import Layout, State
+
+Answers = Callable[[PoseBatch, Layout], list[State]]
+"""Hypotheses for the views of a batch."""
 
 METRICS = (
     "mpjpe/best_of_1", "mpjpe/best_of_5", "mpjpe/best_of_20", "mpjpe/best_of_200", "mpjpe/mean", "mpjpe/of_mean",
@@ -130,8 +136,7 @@ def spread_normally(answer: State, factor: Tensor, hypotheses: int, seed: int) -
     return [{FIELD: pose + each.view_as(pose)} for each in noise]
 
 
-def report(title: str, data: PoseDataModule, answers_of: Callable[[PoseBatch, Layout], list[State]], codec: PoseCodec
-           ) -> dict[str, dict[str, str]]:
+def report(title: str, data: PoseDataModule, answers_of: Answers, codec: PoseCodec) -> dict[str, dict[str, str]]:
     """Metrics over all views and over those in doubt, as text."""
     sets = {"all views": PoseEvaluator(), "limbs in doubt": PoseEvaluator()}
     for batch in data.test_dataloader()[0]:
@@ -150,6 +155,20 @@ def report(title: str, data: PoseDataModule, answers_of: Callable[[PoseBatch, La
     return table
 
 
+def draw(path: Path, system: PoseSystem, data: PoseDataModule, answers_of: Answers, count: int) -> None:
+    """A page with the hypotheses of the first test views in doubt."""
+    pictures: list[str] = []
+    for batch in data.test_dataloader()[0]:
+        question = system.codec.question(batch)
+        for row, each in enumerate(system.codec.compare(batch, answers_of(batch, question), question)):
+            if each.exchanged.any() and len(pictures) < count:
+                item = PoseHypotheses(each.clip, each.poses, batch.heatmaps[row].numpy(), each.truth)
+                pictures.append(f'<div style="display:inline-block;width:24%">{draw_still(item)}</div>')
+        if len(pictures) == count:
+            break
+    path.write_text(f"<body>{''.join(pictures)}</body>", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=4000)
@@ -160,6 +179,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=128, help="test views")
     parser.add_argument("--cmu", default="", help="file of CMU motion capture; default: the built-in walking people")
     parser.add_argument("--prediction", choices=("v", "eps"), default="v")
+    parser.add_argument("--pictures", type=Path, help="folder for pages with the hypotheses of a dozen views in doubt")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -178,23 +198,18 @@ def main() -> None:
     diffusion, regression = systems["diffusion"], systems["regression"]
     with torch.no_grad():
         factor = fit_covariance(regression, data)
-        tables = {
-            "diffusion": report(
-                "diffusion", data, lambda batch, question: diffusion.answer(question, options.hypotheses),
-                diffusion.codec,
-            ),
-            "regression": report(
-                "regression", data, lambda batch, question: [answer_by_regression(regression, question)],
-                regression.codec,
-            ),
-            "Gaussian": report(
-                "Gaussian", data,
-                lambda batch, question: spread_normally(
-                    answer_by_regression(regression, question), factor, options.hypotheses, int(batch.index[0])
-                ),
-                regression.codec,
+        answers: dict[str, Answers] = {
+            "diffusion": lambda batch, question: diffusion.answer(question, options.hypotheses),
+            "regression": lambda batch, question: [answer_by_regression(regression, question)],
+            "Gaussian": lambda batch, question: spread_normally(
+                answer_by_regression(regression, question), factor, options.hypotheses, int(batch.index[0])
             ),
         }
+        tables = {name: report(name, data, answers_of, diffusion.codec) for name, answers_of in answers.items()}
+        if options.pictures:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            for name, answers_of in answers.items():
+                draw(options.pictures / f"{name}.html", diffusion, data, answers_of, 12)
     for part in ("all views", "limbs in doubt"):
         print(f"\n{part}: {tables['diffusion'][part]['views']}\n")
         print(f"| | {' | '.join(tables)} |\n|---|{'---|' * len(tables)}")
