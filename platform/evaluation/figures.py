@@ -77,12 +77,15 @@ def choose_ticks(losses: LossCurves) -> dict[str, Any]:
     if top - bottom > 3:
         return {"type": "log", "dtick": 1, "exponentformat": "power"}
     ticks = [digit * 10.0**decade for decade in range(bottom, top + 1) for digit in (1, 2, 5)]
-    if sum(low <= tick <= high for tick in ticks) < 3 and high > low:
-        rough = (high - low) / 4  # within a decade equal distances serve better
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(unit * digit for digit in (1, 2, 5, 10) if unit * digit >= rough)
+    digits = 6
+    if sum(low <= tick <= high for tick in ticks) < 3 and high > low * (1 + 1e-9):
+        # Within a decade equal distances serve better; steps of at most half the range put two labels into it.
+        widest = (high - low) / 2
+        unit = 10.0 ** math.floor(math.log10(widest))
+        step = next((unit * digit for digit in (5, 2) if unit * digit <= widest), unit)
         ticks = [step * count for count in range(math.floor(low / step), math.ceil(high / step) + 1) if count > 0]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.6g}" for tick in ticks]}
+        digits = max(digits, 2 + math.ceil(math.log10(high / step)))
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:.{digits}g}" for tick in ticks]}
 
 
 def plot_histogram(samples: Any, reference: Any) -> Figure | None:
