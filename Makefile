@@ -5,8 +5,9 @@ VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := chemistry,robotics,slides,test,lint,docs
+EXTRAS := chemistry,robotics,slides,vision,audio,test,lint,docs
 DEMO := examples/chemistry
+WORKERS ?= 2
 
 .PHONY: setup demo demo-robot test lint docs robomimic-venv clean
 
@@ -41,8 +42,9 @@ robomimic-venv: .venv-robomimic/.installed
 	.venv-robomimic/bin/pip install --quiet --constraint constraints.txt gymnasium mujoco metaworld msgpack websockets
 	touch $@
 
+# As many tests at once as there are workers, a thread each; the tests of one file stay together and share what they set up.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
