@@ -24,15 +24,15 @@ class BouncingBodies(ClipSource):
 
     There is neither friction nor gravity, and impacts lose nothing: between impacts bodies move on straight lines at
     constant speed, and number, sizes and colours stay as they are. Small bodies ring higher than large ones, fast
-    impacts louder, walls duller. Frames are drawn exactly anti-aliased, so that motion shows below a pixel. Deterministic
-    by seed, and stored on first use: good for demonstrations, tests and controls, not for science.
+    impacts louder, walls duller. Frames are drawn exactly anti-aliased, so that motion shows below a pixel.
+    Deterministic by seed, and stored on first use: good for demonstrations, tests and controls, not for science.
 
     Args:
         clips: how many.
         bodies: fewest and most in a clip.
         radius: least and greatest, as a share of the box.
         speed: least and greatest at the start, in boxes per second.
-        silence: a part of the clips without any impact is drawn again, so that at most this share is silent.
+        silence: share of the clips that may be without any impact; the others are drawn until they have one.
         seed: of everything.
 
     Raises:

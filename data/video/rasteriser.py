@@ -1,4 +1,4 @@
-"""Discs as pixels, exactly anti-aliased: a pixel's colour is the mean over its area, so that motion shows below a pixel.
+"""Discs as pixels, exactly anti-aliased: a pixel has the mean colour of its area, so motion shows below a pixel.
 
 Shape legend: F frames, n discs, h, w height and width in pixels.
 """
