@@ -72,7 +72,8 @@ class Context:
             where they were last thought to belong, if that is known.
         condition: the encoded condition, for cross- and joint attention.
         time: the time embedding [B, D] or [B, N, D], kept apart from the condition for routers and gates.
-        step: index of the sampling step, None in training.
+        step: index of the sampling step, None in training; all evaluations within one step of a solver share it.
+        steps: how many the sampler takes, None in training.
         module_policies, stack_policies: middleware, outermost first.
         attention: attention back end; None: the default one of `polydit.platform.mixers`.
         wanted_taps: names of intermediate features to keep in `taps`.
@@ -87,6 +88,7 @@ class Context:
     condition: Condition = field(default_factory=Condition)
     time: Tensor | None = None
     step: int | None = None
+    steps: int | None = None
     module_policies: tuple[ModulePolicy, ...] = ()
     stack_policies: tuple[StackPolicy, ...] = ()
     attention: AttentionBackend | None = None
@@ -145,9 +147,9 @@ class Context:
         """Leave a side loss for the objective of that name."""
         self.losses.setdefault(name, []).append(value)
 
-    def at_step(self, step: int) -> Context:
-        """Fresh copy for sampling step `step`, sharing the policies and their state."""
-        return replace(self, step=step, taps={}, losses={}, shared={})
+    def at_step(self, step: int, steps: int | None = None) -> Context:
+        """Fresh copy for sampling step `step` of `steps`, sharing the policies and their state."""
+        return replace(self, step=step, steps=steps, taps={}, losses={}, shared={})
 
 
 def estimate_of(stream: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..acceleration.step_cache import StepCache
 from ..codec import Codec
 from ..conditioning import Conditioner
 from ..context import Context
@@ -49,6 +50,7 @@ class DiffusionSystem(System):
         separate_times: whether every field is noised to a level of its own in training, drawn by its own process; the
             denoiser then gets a dict of levels by field.
         hypotheses: answers that `test` samples to each question of a held-out batch, where the codec finds any.
+        step_cache: foretells part of the denoiser at some steps of sampling; None: every step is computed in full.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class DiffusionSystem(System):
         loss_weights: dict[str, LossWeight] | None = None,
         separate_times: bool = False,
         hypotheses: int = 1,
+        step_cache: StepCache | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= self_conditioning <= 1.0:
@@ -77,6 +80,7 @@ class DiffusionSystem(System):
         self.processes = dict(processes or {})
         self.sampler = sampler
         self.guidance: Guidance = guidance or NoGuidance()
+        self.step_cache = step_cache
         self.objectives = nn.ModuleDict(dict(sorted((objectives or {}).items())))
         self.self_conditioning = self_conditioning
         self.sample_batch_size = sample_batch_size
@@ -221,17 +225,16 @@ class DiffusionSystem(System):
                 for field, shape in layout.shapes.items()
             }
 
-        denoise = SamplingDenoiser(self, layout, condition, draw)
+        denoise = SamplingDenoiser(self, layout, condition, draw, start)
         processes = {field: self.process_of(field) for field in layout.shapes}
         if guess is None:
             if start:
                 raise ValueError(f"start {start} skips steps for which there is no guess: give one, or start from 0")
-            return self.sampler.sample(denoise, draw(), processes, draw, layout.masks)
-        denoise.step = start
+            return self.sampler.sample(denoise, draw(), processes, draw, layout.masks, denoise.begin_step)
         time = self.sampler.times(processes, start)[0].to(device, torch.float32).expand(layout.batch_size)
         noise = draw()
         x = {field: processes[field].corrupt(value, noise[field], time) for field, value in guess.items()}
-        return self.sampler.walk(denoise, x, processes, draw, layout.masks, start=start)
+        return self.sampler.walk(denoise, x, processes, draw, layout.masks, denoise.begin_step, start=start)
 
     def _sample_time(self, x0: State, generator: torch.Generator) -> Time:
         first = next(iter(x0.values()))

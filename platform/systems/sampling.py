@@ -5,13 +5,14 @@ Shape legend: B batch, N tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..context import StackPolicy
+from ..acceleration.step_cache import Policies
+from ..context import Context, StackPolicy
 from ..samplers.guidance import Guided
 from ..state import Condition, Layout, State, Time
 
@@ -22,21 +23,34 @@ if TYPE_CHECKING:
 class SamplingDenoiser:
     """What a sampler sees of a system: (x, t) -> guided clean estimate, self-conditioned and with kept values kept.
 
+    It lasts for one walk from noise to data, and so do the policies of the system's step cache. Every branch of the
+    walk has its own: passes that are told other conditions, run other blocks, or look a second time within a solver's
+    step have other features, which must not be taken for the last step's.
+
     Args:
         system: the model.
         layout, condition: of the batch being sampled.
         draw: fresh noise for all fields, used to noise kept values to the level of the rest.
+        start: the sampler's step that the walk begins at.
     """
 
-    def __init__(self, system: DiffusionSystem, layout: Layout, condition: Condition, draw: Any) -> None:
+    def __init__(
+        self, system: DiffusionSystem, layout: Layout, condition: Condition, draw: Any, start: int = 0
+    ) -> None:
         self.system = system
         self.layout = layout
         self.condition = condition
         self.known = system.codec.known(layout)
         self.known_noise = draw() if self.known is not None else {}
         self.previous: State | None = None
-        self.step = 0
+        self.start = self.step = start
+        self._passes = 0
         self._repeated: dict[int, Layout] = {}
+        self._branches: dict[Hashable, Policies] = {}
+
+    def begin_step(self, i: int, x: State) -> None:
+        """The walk's step `i` begins at `x`; the callback that `Sampler.walk` wants."""
+        self.step, self._passes = self.start + i, 0
 
     def __call__(self, x: State, t: Tensor) -> State:
         """Clean estimate of x [B, ...] at time t (0-dim)."""
@@ -50,7 +64,6 @@ class SamplingDenoiser:
                         for field, e in estimate.items()}
         if self.system.self_conditioning > 0:
             self.previous = estimate
-        self.step += 1
         return estimate
 
     def _with_known(self, x: State, t: Tensor) -> State:
@@ -78,11 +91,25 @@ class SamplingDenoiser:
         level = t.to(first).expand(first.shape[0])
         times: Time = dict.fromkeys(batch, level) if self.system.separate_times else level
         layout = self.layout if count == 1 else self._repeated.setdefault(count, self.layout.repeat(count))
-        context = self.system._context(layout, condition).at_step(self.step)
-        context.stack_policies += stack_policies
+        context = self.system._context(layout, condition).at_step(self.step, self.system.sampler.steps)
+        self._attach(context, stack_policies, (count, tuple(condition.channels)))
         estimate = self.system.clean_estimate(batch, times, condition, context)
         parts = {field: value.chunk(count) for field, value in estimate.items()}
         return [{field: parts[field][i] for field in parts} for i in range(count)]
+
+    def _attach(self, context: Context, stack_policies: tuple[StackPolicy, ...], told: Hashable) -> None:
+        """Give a pass the guidance's policies and, inside these, the step cache's of its branch."""
+        context.stack_policies += stack_policies
+        cache = self.system.step_cache
+        if cache is None:
+            return
+        branch = (self._passes, told, stack_policies)
+        self._passes += 1
+        if branch not in self._branches:
+            self._branches[branch] = cache.begin()
+        policies = self._branches[branch]
+        context.module_policies += policies.module
+        context.stack_policies += policies.stack
 
 
 def join_fields(state: State) -> Tensor:
