@@ -23,6 +23,10 @@ class Codec(nn.Module, ABC):
     pads: bool = True
     """Whether samples of different sizes may stand in one batch, the smaller ones padded."""
 
+    shows_known: bool = False
+    """Whether the network sees known values as they are, in training and in sampling alike (mask modelling in x-space,
+    as in VDT, arXiv 2305.13311), instead of noised to the level of the rest in sampling alone."""
+
     @abstractmethod
     def encode(self, batch: Any, generator: torch.Generator) -> tuple[State, Layout]:
         """Clean state x_0 and its layout (masks, positions, labels) of a training batch."""

@@ -80,6 +80,10 @@ class Embedding(nn.Module):
         """Positions by stream; those of the context unless the fields themselves have a grid."""
         return ctx.positions
 
+    def grids(self, x_t: State, ctx: Context) -> dict[str, tuple[int, ...]]:
+        """Lengths of the axes of streams on a grid; those of the context unless the fields themselves have one."""
+        return ctx.grids
+
     def points(self, x_t: State, ctx: Context) -> dict[str, Tensor]:
         """Places in space by stream [B, N, 3]; those of the context unless the fields themselves say."""
         return ctx.points

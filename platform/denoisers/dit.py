@@ -6,14 +6,14 @@ Shape legend: B batch, N tokens, P in-context tokens, M condition tokens, D widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from torch import Tensor, nn
 
 from ..context import Context
 from ..norms import LayerNorm
-from ..state import Condition, State, Time
+from ..state import Condition, State, Streams, Time, Tokens
 from .base import Denoiser, Embedding, Head
 from .blocks import BlockParts, DenoiserBlock, DiTBlock
 from .in_context import drop, gather_tokens, lengthen, prepend, widen
@@ -21,6 +21,27 @@ from .initialisation import initialise_weights
 from .modulation import AdaLNZero, Modulation, Vectors
 from .stack import FeedForwards, Mixers, blocks_cost, build_blocks, choose_parts, run_blocks
 from .time import TimeEmbedding
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A pass of a `DiT` between two of its blocks.
+
+    Args:
+        h: streams, in-context tokens among them.
+        modulations: vectors of every block.
+        last: vectors of the head.
+        context: of the blocks.
+        outer: of embedding and head, which know of no in-context tokens.
+        extra: the in-context tokens; None: there are none.
+    """
+
+    h: Streams
+    modulations: Sequence[Vectors]
+    last: Vectors
+    context: Context
+    outer: Context
+    extra: Tokens | None = None
 
 
 class DiT(Denoiser):
@@ -92,19 +113,38 @@ class DiT(Denoiser):
             ctx: context of this pass. Taps and side losses are left in it; its time, condition and grid positions are
                 set for the parts only.
         """
+        opened = self.open(x_t, t, cond, ctx)
+        return self.close(self.advance(opened, 0, self.depth), x_t)
+
+    def open(self, x_t: State, t: Time, cond: Condition, ctx: Context) -> Opened:
+        """What the blocks start from; with `advance` and `close` a pass in segments, as of towers with bridges between.
+
+        Args:
+            x_t, t, cond, ctx: as of `forward`.
+        """
         time = self.time(t)
         ctx = replace(ctx, condition=cond, time=time, shared={})
-        ctx.masks = self.embedding.masks(x_t, ctx)
+        ctx.masks, ctx.grids = self.embedding.masks(x_t, ctx), self.embedding.grids(x_t, ctx)
         ctx.positions, ctx.points = self.embedding.positions(x_t, ctx), self.embedding.points(x_t, ctx)
         h = self.embedding(x_t, cond, ctx)
         modulations = self._modulate(cond.add_to(time).to(time.dtype))
-        if self.in_context:
-            extra = gather_tokens(self.in_context, cond, time)
-            h = run_blocks(prepend(h, extra), self.blocks, lengthen(modulations[:-1], extra), widen(ctx, h, extra))
-            h = drop(h, extra)
-        else:
-            h = run_blocks(h, self.blocks, modulations[:-1], ctx)
-        output = self.head(h, modulations[-1], x_t, ctx)
+        if not self.in_context:
+            return Opened(h, modulations[:-1], modulations[-1], ctx, ctx)
+        extra = gather_tokens(self.in_context, cond, time)
+        vectors = lengthen(modulations[:-1], extra)
+        return Opened(prepend(h, extra), vectors, modulations[-1], widen(ctx, h, extra), ctx, extra)
+
+    def advance(self, opened: Opened, start: int, stop: int) -> Opened:
+        """A pass moved on by blocks `start` up to but without `stop`."""
+        if start == stop:
+            return opened
+        h = run_blocks(opened.h, self.blocks[start:stop], opened.modulations[start:stop], opened.context)
+        return replace(opened, h=h)
+
+    def close(self, opened: Opened, x_t: State) -> State:
+        """Prediction per field of a pass whose blocks have run, in the type of `x_t`."""
+        h = opened.h if opened.extra is None else drop(opened.h, opened.extra)
+        output = self.head(h, opened.last, x_t, opened.outer)
         return {name: value.to(x_t[name].dtype) for name, value in output.items()}
 
     def _modulate(self, c: Tensor) -> list[Vectors]:

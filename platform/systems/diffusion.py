@@ -24,7 +24,7 @@ from ..requests import Request, Sample
 from ..samplers import Sampler
 from ..samplers.guidance import Guidance, NoGuidance
 from ..state import Condition, Layout, State, Time, expand_time, time_of
-from .sampling import SamplingDenoiser, join_fields
+from .sampling import SamplingDenoiser, join_fields, show_known
 from .system import System
 
 HYPOTHESIS_STRIDE = 1_000_003
@@ -112,6 +112,8 @@ class DiffusionSystem(System):
             for field, x in x0.items()
         }
         x_t = {field: self.process_of(field).corrupt(x, noise[field], time_of(t, field)) for field, x in x0.items()}
+        if self.codec.shows_known:
+            x_t = show_known(x_t, self.codec.known(layout))
         condition = self._condition(layout, first.device, generator)
         if self.self_conditioning > 0:
             condition = self._with_first_estimate(x_t, t, condition, layout, generator)

@@ -67,8 +67,13 @@ class SamplingDenoiser:
         return estimate
 
     def _with_known(self, x: State, t: Tensor) -> State:
-        """Replace kept values by their noised selves (the replacement method of Song et al. 2021, app. I.2)."""
+        """Replace kept values by their noised selves (the replacement method of Song et al. 2021, app. I.2).
+
+        By themselves instead, where the network has learnt to see them so.
+        """
         assert self.known is not None
+        if self.system.codec.shows_known:
+            return show_known(x, self.known)
         values, keep = self.known
         result = dict(x)
         for field, kept in keep.items():
@@ -110,6 +115,17 @@ class SamplingDenoiser:
         policies = self._branches[branch]
         context.module_policies += policies.module
         context.stack_policies += policies.stack
+
+
+def show_known(x: State, known: tuple[State, State] | None) -> State:
+    """`x` with known values, and masks of where they are, in place of its own; `x` itself if nothing is known."""
+    if known is None:
+        return x
+    values, keep = known
+    return {
+        field: torch.where(keep[field], values[field].to(value), value) if field in keep else value
+        for field, value in x.items()
+    }
 
 
 def join_fields(state: State) -> Tensor:
