@@ -1,0 +1,177 @@
+"""The data module of images: sources to batches, and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from polydit.data.batching import ResumableDataLoader
+from polydit.platform.errors import ConfigurationError, DataError
+from polydit.platform.requests import Request
+
+from .dataset import EpochBatchSampler, ImageDataset
+from .decoding import Decoder
+from .fitting import Fit, check_fit
+from .pictures import ImageSet, ImageSource
+from .splitting import SPLITS, Splits, check_splits, divide_images
+from .wishes import ALL, ImageWish, expand_entries
+
+
+class ImageDataModule(LightningDataModule):
+    """Square images, with or without classes, from any number of sources.
+
+    Classes of several sources are one where their names are.
+
+    Args:
+        sources: where images come from.
+        size: side in pixels of the images that batches hold.
+        batch_size: images in a batch.
+        splits: three fractions for train, val and test, by which every class is divided by seed; or "stored" for those
+            that the sources list.
+        limit: at most this many images of each source in each split, drawn by seed, for quick runs.
+        decoder: channels, and what is done with transparency and 16 bits; None: colour, over white, scaled.
+        fit: what is done with images of another size: "crop", "random_crop", "resize" or "refuse", see
+            `polydit.data.vision.fitting.fit_image`.
+        flip: whether training mirrors half of its images left to right. Not for digits or letters.
+        requests: images that `predict`, and `test` after the held-out data, ask for: ``class`` (number from 0, name, or
+            "all" for each), ``count``, ``seed``, ``size``.
+        request_batch_size: requests handed over at a time.
+        request_seed: seed of the first image; the others count up.
+        cache_limit_mb: decoded images that are kept in memory.
+        seed: of splits, shuffling, crops and flips.
+        num_workers: processes that decode; 0: the training process.
+
+    Raises:
+        ConfigurationError: if arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        sources: list[ImageSource],
+        size: int = 256,
+        batch_size: int = 64,
+        splits: Splits = [0.8, 0.1, 0.1],  # noqa: B006  # jsonargparse shows it; never changed
+        limit: int | None = None,
+        decoder: Decoder | None = None,
+        fit: Fit = "crop",
+        flip: bool = False,
+        requests: list[dict[str, Any]] | None = None,
+        request_batch_size: int = 256,
+        request_seed: int = 0,
+        cache_limit_mb: float = 1024,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not sources and not requests:
+            raise ConfigurationError("sources is empty: name one, such as polydit.data.vision.builtin.Digits")
+        if batch_size < 1 or request_batch_size < 1:
+            raise ConfigurationError(
+                f"batch_size {batch_size} and request_batch_size {request_batch_size} must be at least 1"
+            )
+        if limit is not None and limit < 1:
+            raise ConfigurationError(f"limit {limit} must be at least 1; null takes all images")
+        check_fit(fit, size)
+        check_splits(splits)
+        self.sources, self.size, self.batch_size, self.splits, self.limit = sources, size, batch_size, splits, limit
+        self.decoder, self.fit, self.flip = decoder or Decoder(), fit, flip
+        self._request_entries, self._request_seed = requests or [], request_seed
+        self.request_batch_size = request_batch_size
+        self.cache_limit_mb, self.seed, self.num_workers = cache_limit_mb, seed, num_workers
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """The requests, one for each image, checked as far as possible without a model."""
+        wants_all = any(entry.get("class") == ALL for entry in self._request_entries)
+        requests = expand_entries(
+            self._request_entries, self._request_seed, len(self.classes) if wants_all and self.sources else 0
+        )
+        if self.sources:
+            for request in requests:
+                ImageWish.parse(request.wishes).resolve(self.classes)
+        return requests
+
+    def setup(self, stage: str) -> None:
+        """Open the sources and check that the split has images, except for `predict`."""
+        if stage == "predict":
+            return
+        name = {"fit": "train", "validate": "val"}.get(stage, "test")
+        if not any(map(len, self.chosen[name])) and not (name == "test" and self._request_entries):
+            count = sum(len(images) for images in self.opened)
+            raise DataError(
+                f"the {name} split is empty: {count} images in all, splits={self.splits!r}; give more of them, or a "
+                "larger fraction"
+            )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of the training split, `ImageBatch` each; resumes in mid-epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Batches of the validation split in a fixed order; no loader, so no validation, if it is empty."""
+        return self._loader("val", shuffle=False) if any(map(len, self.chosen["val"])) else []
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Batches of the test split if there is one, and after them the requests if there are any."""
+        loaders = [self._loader("test", shuffle=False)] if any(map(len, self.chosen["test"])) else []
+        return [*loaders, self.predict_dataloader()] if self._request_entries else loaders
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Lists of `Request`."""
+        if not self._request_entries:
+            raise ConfigurationError("nothing to draw: add data.requests, such as [{class: all, count: 10}]")
+        return DataLoader(self.requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    @cached_property
+    def opened(self) -> list[ImageSet]:
+        """The opened images of each source."""
+        return [source.open() for source in self.sources]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes: those of the first source in its order, then new ones of the others."""
+        return tuple(dict.fromkeys(name for images in self.opened for name in images.classes))
+
+    @cached_property
+    def chosen(self) -> dict[str, list[NDArray[np.int64]]]:
+        """Split -> for each source, places of its images."""
+        divided = [divide_images(images, self.splits, self.seed) for images in self.opened]
+        if self.limit is not None:
+            generator = np.random.default_rng(self.seed)
+            divided = [
+                {name: np.sort(generator.permutation(places)[: self.limit]) for name, places in parts.items()}
+                for parts in divided
+            ]
+        return {name: [parts[name] for parts in divided] for name in SPLITS}
+
+    def images(self, split: str) -> ImageDataset:
+        """The images of a split."""
+        numbers: list[Sequence[int]] = [
+            [self.classes.index(name) for name in images.classes] for images in self.opened
+        ]
+        return ImageDataset(
+            self.opened, self.chosen[split], numbers, self.size, self.decoder, self.fit, self.flip,
+            self.cache_limit_mb * 1e6, self.seed,
+        )
+
+    def _loader(self, split: str, shuffle: bool) -> DataLoader[Any]:
+        dataset = self.images(split)
+        trainer = self.trainer
+        sampler = EpochBatchSampler(
+            np.ones(len(dataset), dtype=np.int64), self.batch_size, shuffle=shuffle, bucket=False, seed=self.seed,
+            num_replicas=1 if trainer is None else trainer.world_size,
+            rank=0 if trainer is None else trainer.global_rank,
+        )
+        sampler.draws = shuffle
+        return ResumableDataLoader(
+            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available(),
+            multiprocessing_context="spawn" if self.num_workers else None,
+        )
