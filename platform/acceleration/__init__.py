@@ -1,5 +1,7 @@
 """Acceleration: the same model, faster."""
 
+from .cg_taylor import CGTaylor
+from .delta_dit import DeltaDiT
 from .experts import ExpertFusion, FusedExperts, fuse_experts, sampling_levels
 from .inference import Compilation, InferencePrecision, cast_denoiser
 from .ladder import Ladder
@@ -7,7 +9,9 @@ from .step_cache import Policies, StepCache
 from .taylorseer import TaylorSeer
 
 __all__ = [
+    "CGTaylor",
     "Compilation",
+    "DeltaDiT",
     "ExpertFusion",
     "FusedExperts",
     "InferencePrecision",

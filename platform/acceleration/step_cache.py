@@ -2,16 +2,19 @@
 
 A cache's options are one object, kept by the system; what it remembers lives in the policies that it makes, anew for
 every walk from noise to data and for every branch of it (see `polydit.platform.systems.sampling.SamplingDenoiser`). So
-samples never see each other's features, nor a chunk of actions those of the last.
+samples never see each other's features, nor a chunk of actions those of the last, and a policy sees one pass a step.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..context import Context, ModulePolicy, StackPolicy
+from ..context import BoundBlock, Context, ModulePolicy, RunBlocks, StackPolicy
 from ..errors import ConfigurationError
+from ..state import Streams
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,47 @@ class FullSteps:
             if self._full:
                 self.last = step
         return self._full
+
+
+class Numbering:
+    """Numbers what happens again within a step, as parts that run for one chunk of windows after another do."""
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._counts: Counter[str] = Counter()
+
+    def next(self, name: str, step: int) -> int:
+        """How often `name` was asked for before at `step`."""
+        if step != self._step:
+            self._step = step
+            self._counts.clear()
+        self._counts[name] += 1
+        return self._counts[name] - 1
+
+
+class EachStack:
+    """Stack policy that gives every stack of a pass a policy of its own: the first that runs, the second, and so on.
+
+    Args:
+        make: makes the policy of one stack.
+
+    Attributes:
+        policies: in the order in which the stacks run.
+    """
+
+    def __init__(self, make: Callable[[], StackPolicy]) -> None:
+        self.make = make
+        self.policies: list[StackPolicy] = []
+        self._numbering = Numbering()
+
+    def run(self, h: Streams, blocks: Sequence[BoundBlock], proceed: RunBlocks, ctx: Context) -> Streams:
+        """Streams after the stack, under its policy; outside of sampling, under none."""
+        if ctx.step is None:
+            return proceed(h, blocks)
+        number = self._numbering.next("", ctx.step)
+        if number == len(self.policies):
+            self.policies.append(self.make())
+        return self.policies[number].run(h, blocks, proceed, ctx)
 
 
 def is_last(ctx: Context) -> bool:

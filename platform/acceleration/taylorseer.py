@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from ..context import Context
 from .ladder import Ladder, Weights, check_ladder
-from .step_cache import FullSteps, Policies, StepCache, check_positive, is_last
+from .step_cache import FullSteps, Numbering, Policies, StepCache, check_positive, is_last
 
 
 class TaylorSeer(StepCache):
@@ -59,17 +59,19 @@ class ForecastParts:
     def __init__(self, options: TaylorSeer) -> None:
         self.options = options
         self.full_steps = FullSteps(options.interval, options.first_enhance)
-        self.ladders: dict[str, tuple[Size, Ladder]] = {}
+        self.ladders: dict[tuple[str, int], tuple[Size, Ladder]] = {}
+        self._numbering = Numbering()
 
     def call(self, name: str, function: Callable[[Tensor], Tensor], h: Tensor, ctx: Context) -> Tensor:
         """The part's output, computed or foretold."""
         if ctx.step is None:
             return function(h)
         full = self.full_steps.enter(ctx.step, self.options.finish and is_last(ctx))
-        shape, ladder = self.ladders.get(name, (None, None))
+        part = name, self._numbering.next(name, ctx.step)
+        shape, ladder = self.ladders.get(part, (None, None))
         if ladder is None or shape != h.shape:
             ladder = Ladder(self.options.order, self.options.weights)
-            self.ladders[name] = h.shape, ladder
+            self.ladders[part] = h.shape, ladder
         elif not full:
             return ladder.forecast(ctx.step)
         output = function(h)

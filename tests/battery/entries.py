@@ -43,6 +43,7 @@ from polydit.platform.mixers import (
     WrittenAttention,
 )
 
+from .caches import under_caches
 from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
 from .experts import EXPERT_POLICIES, seeded
@@ -197,3 +198,5 @@ ENTRIES = [
     *GFMDIFF,
     *POSE,
 ]
+
+ENTRIES = under_caches(ENTRIES)
