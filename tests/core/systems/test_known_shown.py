@@ -33,7 +33,8 @@ class HalfKnown(Codec):
 
     def encode(self, batch: Tensor, generator: torch.Generator) -> tuple[State, Layout]:
         shape = tuple(batch.shape)
-        return {"x": batch}, Layout({"x": shape}, loss_masks={"x": ~FIRST.expand(len(batch), 3, 1)}, extras={"x": batch})
+        unknown = {"x": ~FIRST.expand(len(batch), 3, 1)}
+        return {"x": batch}, Layout({"x": shape}, loss_masks=unknown, extras={"x": batch})
 
     def layout(self, requests: Sequence[Request]) -> Layout:
         values = torch.ones(len(requests), 3, 2)
