@@ -46,6 +46,9 @@ class Gallery(ABC):
     packages: tuple[str, ...] = ()
     """Distributions of the domain whose versions the report states."""
 
+    alone: int | None = None
+    """Of the shown samples, how many get a card of their own; None: all. Fewer where an overview shows them already."""
+
     def __init__(self, limit: int = 12) -> None:
         if limit < 1:
             raise ValueError(f"a gallery's limit must be at least 1, not {limit}; leave the gallery out to show none")
@@ -54,6 +57,10 @@ class Gallery(ABC):
     @abstractmethod
     def accepts(self, sample: Sample) -> bool:
         """Whether this gallery shows samples of this kind."""
+
+    def overview(self, samples: list[Sample]) -> tuple[bytes, str] | None:
+        """All shown samples in one PNG above their cards, such as a grid, and its caption; None, the default: none."""
+        return None
 
     @abstractmethod
     def figures(self, samples: list[Sample]) -> list[GalleryItem]:

@@ -50,11 +50,20 @@ class Card:
 
 @dataclass(frozen=True)
 class GallerySection:
-    """The cards of one gallery."""
+    """The cards of one gallery.
+
+    Args:
+        title, note: plain text.
+        cards: samples one by one.
+        overview: data address of a still picture of all of them; empty: none.
+        caption: of that picture, plain text.
+    """
 
     title: str
     note: str
     cards: list[Card]
+    overview: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)

@@ -156,15 +156,20 @@ class Report(Callback):
             chosen = selection.chosen()
             if not chosen:
                 continue
-            items = gallery.figures([sample for _, sample in chosen])
+            overview = gallery.overview([sample for _, sample in chosen])
+            single = chosen[: gallery.alone]
+            items = gallery.figures([sample for _, sample in single])
             cards = [make_card(item, index, sample.request.seed, flags.get(index, []))
-                     for item, (index, sample) in zip(items, chosen, strict=True)]
+                     for item, (index, sample) in zip(items, single, strict=True)]
             note = f"{len(chosen)} of {selection.count:,}, drawn at random and not picked."
             if len(chosen) == selection.count:
                 note = f"All {len(chosen)}."
+            if single and len(single) < len(chosen):
+                note += f" The first {len(single)} also one by one."
             if any(card.figure for card in cards):
                 note += " Drag to turn."
-            sections.append(GallerySection(gallery.title, note, cards))
+            picture = (encode_picture(overview[0]), overview[1]) if overview is not None else ("", "")
+            sections.append(GallerySection(gallery.title, note, cards, *picture))
         return sections
 
 
@@ -198,12 +203,17 @@ def make_card(item: GalleryItem, index: int, seed: int, flags: list[Flag]) -> Ca
     """Card of an item, its figure as text of the page."""
     content: dict[str, str]
     if isinstance(item.figure, bytes):
-        content = {"image": "data:image/png;base64," + base64.b64encode(item.figure).decode("ascii")}
+        content = {"image": encode_picture(item.figure)}
     elif isinstance(item.figure, str):
         content = {"poster": item.figure}
     else:
         content = {"figure": encode_figure(item.figure), "poster": item.poster}
     return Card(item.title, item.caption, index, seed, flags, **content)
+
+
+def encode_picture(png: bytes) -> str:
+    """Data address of a PNG."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def read_flags(path: Path) -> dict[int, list[Flag]]:

@@ -138,6 +138,22 @@ def test_samples_without_a_gallery_are_counted(tmp_path: Path) -> None:
     assert "No gallery shows these samples." in PageReader(run(tmp_path, ["a"], [Report()])).text
 
 
+def test_a_gallery_may_show_all_at_once_and_few_alone(tmp_path: Path) -> None:
+    class Sheet(WordGallery):
+        alone = 1
+
+        def overview(self, samples: list[Sample]) -> tuple[bytes, str]:
+            return PIXEL, f"all {len(samples)} & {NASTY}"
+
+    text = run(tmp_path, ["a", "b", "dd"], [Report([Sheet()])])
+    assert_loads_nothing(text)
+    page = PageReader(text)
+    for expected in (f"all 3 & {NASTY}", "All 3. The first 1 also one by one.", "sample 0 · seed 5"):
+        assert expected in page.text, expected
+    assert "sample 1" not in page.text
+    assert any(address.startswith("data:image/png;base64,iVBOR") for address in page.addresses)
+
+
 def test_earlier_page_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     class Broken(WordGallery):
         def figures(self, samples: list[Sample]) -> list[GalleryItem]:
