@@ -119,7 +119,7 @@ class ImageBatch:
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """[C, h, w] uint8 of an image [h, w, C]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # decoders and maps give read-only memory
 
 
 def to_pixels(images: Tensor) -> list[Pixels]:

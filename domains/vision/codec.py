@@ -70,8 +70,7 @@ class ImageCodec(Codec):
         if datamodule.size != self.size or datamodule.decoder.channels != self.channels:
             raise ConfigurationError(
                 f"the codec has images of {self.size} pixels and {self.channels} channels, the data of "
-                f"{datamodule.size} and {datamodule.decoder.channels}: set data.size and data.decoder.channels, or those "
-                "of the codec, alike"
+                f"{datamodule.size} and {datamodule.decoder.channels}: set data.size and data.decoder.channels alike"
             )
         if self.count and len(datamodule.classes) != self.count:
             raise ConfigurationError(

@@ -44,18 +44,19 @@ class ImageGallery(Gallery):
         super().__init__(limit)
         if columns < 1 or cell < 8:
             raise ValueError(f"columns {columns} must be at least 1 and cell {cell} at least 8 pixels")
-        self.alone, self.columns, self.cell = alone, columns, cell
+        self.columns, self.cell = columns, cell
+        self.alone = alone
 
     def accepts(self, sample: Sample) -> bool:
         """Whether the sample is an image."""
         return isinstance(sample.item, Picture)
 
-    def overview(self, samples: list[Sample]) -> GalleryItem:
+    def overview(self, samples: list[Sample]) -> tuple[bytes, str]:
         """The grid."""
         pictures = [sample.item for sample in samples]
         rows = arrange_by_class(pictures, self.columns)
         caption = "In the order of sampling" + (", a row a class." if any(name for name, _ in rows) else ".")
-        return GalleryItem(f"{len(pictures)} images", caption, encode_png(draw_grid(rows, self.columns, self.cell)))
+        return encode_png(draw_grid(rows, self.columns, self.cell)), caption
 
     def figures(self, samples: list[Sample]) -> list[GalleryItem]:
         """Each image by itself."""
