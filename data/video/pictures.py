@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def draw_wave(clip: Clip, width: int, height: int = 48) -> Picture:
             column = int(onset / clip.seconds * width)
             picture[:, max(0, column - 1) : column + 1] = ONSET
     bounds = np.linspace(0, len(sound), width + 1).astype(int)
-    for column, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for column, (start, end) in enumerate(pairwise(bounds)):
         part = sound[start : max(end, start + 1)]
         low, high = ((1 - float(value)) / 2 * (height - 1) for value in (part.max(), part.min()))
         picture[int(max(low, 0)) : int(min(high, height - 1)) + 1, column] = WAVE

@@ -39,4 +39,4 @@ class ClipAnswer:
     @property
     def given_frames(self) -> NDArray[np.bool_]:
         """[F], which frames were given whole."""
-        return self.given.all(axis=(1, 2))
+        return np.asarray(self.given.all(axis=(1, 2)))

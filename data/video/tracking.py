@@ -42,14 +42,14 @@ class Tracks:
     @property
     def present(self) -> NDArray[np.bool_]:
         """[F, K]."""
-        return self.areas >= LEAST_AREA
+        return np.asarray(self.areas >= LEAST_AREA)
 
     @property
     def radii(self) -> NDArray[np.float64]:
         """[K] of discs of the median area over the frames where they are."""
         areas = np.where(self.present, self.areas, np.nan)
         known = self.present.any(axis=0)
-        radii = np.full(len(known), np.nan)
+        radii = np.full(self.areas.shape[1], np.nan)
         radii[known] = np.sqrt(np.nanmedian(areas[:, known], axis=0) / np.pi)
         return radii
 

@@ -5,6 +5,7 @@ Shape legend: F frames, h, w height and width in pixels, n clips, k statistics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class MotionEvaluator(Evaluator):
             self._rows.append({"clip": output.item.name, **{n: float(v) for n, v in zip(NAMES, features, strict=True)}})
 
     def compute(self) -> dict[str, Estimate]:
-        """``motion/frechet`` and its floor ``motion/frechet_of_real``, of one half of the training clips from the other."""
+        """``motion/frechet`` and ``motion/frechet_of_real``, its floor: one half of training from the other."""
         if self._true is None or len(self._made) < LEAST_CLIPS:
             return {}
         true, made = self._true, np.stack(self._made)
@@ -219,6 +220,8 @@ def examine(frames: Frames, frame_rate: float) -> Row:
     speed = np.square(np.diff(tracks.places, axis=0) * frame_rate).sum(axis=-1)
     energy = np.nansum(speed * np.nan_to_num(tracks.radii) ** 3, axis=1)
     third = len(energy) // 3
-    if third and energy[:third].mean() > 0 and energy[-third:].mean() > 0:
-        row["energy_change"] = float(abs(np.log2(np.median(energy[-third:]) / np.median(energy[:third]))))
+    if third:
+        first, last = float(np.median(energy[:third])), float(np.median(energy[-third:]))
+        if min(first, last) > 0:
+            row["energy_change"] = abs(math.log2(last / first))
     return row

@@ -5,7 +5,7 @@ Shape legend: F frames, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from polydit.platform.denoisers import AdaLNZero, DiT, TimeEmbedding
@@ -55,15 +55,14 @@ class VDT(DiT):
         mixer: Mixers | None = None,
         temporal: Callable[[int], TokenMixer] | None = None,
         feedforward: FeedForwards | None = None,
-        modulation: Callable[[int, list[int]], Modulation] = AdaLNZero,
+        modulation: Callable[[int, Sequence[int]], Modulation] = AdaLNZero,
         time: Callable[[int], TimeEmbedding] = TimeEmbedding,
         field: str = "video",
         name: str = "blocks",
     ) -> None:
-        shared = {"field": field, "patch": patch, "tube": tube}
         super().__init__(
-            partial(FrameEmbedding, in_channels=in_channels, **shared),
-            partial(FrameHead, out_channels=in_channels, **shared),
+            partial(FrameEmbedding, field=field, in_channels=in_channels, patch=patch, tube=tube),
+            partial(FrameHead, field=field, out_channels=in_channels, patch=patch, tube=tube),
             width, depth, mixer, feedforward, modulation=modulation, time=time,
             block=partial(FactorisedBlock, frames=frames // tube, temporal=temporal), name=name,
         )

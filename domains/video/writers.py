@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,7 +62,9 @@ def _write(name: str, stem: Path, answer: ClipAnswer) -> Path | None:
         if name == "strip":
             partial.write_bytes(encode_png(make_strip([clip.frames], [answer.given_frames])))
         else:
-            sound = {} if clip.sound is None else {"sound": clip.sound, "sample_rate": np.array(clip.sample_rate)}
+            arrays: dict[str, Any] = {"frames": clip.frames, "frame_rate": np.array(clip.frame_rate)}
+            if clip.sound is not None:
+                arrays |= {"sound": clip.sound, "sample_rate": np.array(clip.sample_rate)}
             with partial.open("wb") as file:
-                np.savez_compressed(file, frames=clip.frames, frame_rate=np.array(clip.frame_rate), **sound)
+                np.savez_compressed(file, **arrays)
     return path
