@@ -1,4 +1,4 @@
-"""What is built once in the core works in every domain: each mechanism in each domain's own recipe, trained and sampled."""
+"""What is built once in the core works in every domain: each mechanism trained and sampled in each own recipe."""
 
 from __future__ import annotations
 
