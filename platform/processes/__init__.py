@@ -1,5 +1,6 @@
 """Processes: the noising laws of fields."""
 
+from .learnt_variance import LearntVarianceProcess
 from .predictions import (
     EpsPrediction,
     PreconditionedPrediction,
@@ -40,6 +41,7 @@ __all__ = [
     "EDMWeighting",
     "EpsPrediction",
     "GaussianPrior",
+    "LearntVarianceProcess",
     "LinearFlowSchedule",
     "LogLogisticSigma",
     "LogNormalSigma",

@@ -18,6 +18,9 @@ from .tabulated import DDPMSchedule
 from .time_sampling import LogitNormalTime, LogNormalSigma, TimeSampling, UniformTime
 from .weightings import EDMWeighting, UniformWeighting, Weighting
 
+Quantity = Literal["x0", "eps", "velocity"]
+"""What a network's output can be read as."""
+
 _QUANTITIES: dict[str, Prediction] = {"x0": X0Prediction(), "eps": EpsPrediction(), "velocity": VelocityPrediction()}
 
 
@@ -96,9 +99,7 @@ class Process:
         """What tells weights trained elsewhere the noise level, shaped as t; t itself but for EDM's networks."""
         return self.prediction.noise_label(self.schedule, t)
 
-    def convert(
-        self, prediction: Tensor, x_t: Tensor, t: Tensor, to: Literal["x0", "eps", "velocity"] = "x0"
-    ) -> Tensor:
+    def convert(self, prediction: Tensor, x_t: Tensor, t: Tensor, to: Quantity = "x0") -> Tensor:
         """The network's output as clean estimate, noise or velocity.
 
         Args:
@@ -118,6 +119,10 @@ class Process:
         of_output = (alpha * q_wanted - sigma * p_wanted) / determinant
         of_input = (p_wanted * q - q_wanted * p) / determinant
         return expand_time(of_output, x_t) * prediction + expand_time(of_input, x_t) * x_t
+
+    def spread(self, prediction: Tensor, x_t: Tensor) -> Tensor | None:
+        """What the network says of the variance of its steps, shaped as x_t; None, the default: nothing."""
+        return None
 
     def loss(self, prediction: Tensor, x0: Tensor, noise: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         """Weighted mean squared error, a scalar; `mask`, [B, N] bool or with more axes, says over what."""

@@ -34,6 +34,36 @@ class TabulatedSchedule(VariancePreservingSchedule):
         self._log_snr = torch.log(table) - torch.log1p(-table)
         self._slope = self._log_snr.diff() * (len(table) - 1)
 
+    @property
+    def steps(self) -> int:
+        """Length T of the table."""
+        return len(self._log_snr)
+
+    def posterior(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of q(x_{k-1} | x_k, x_0) at step k of the table (arXiv:2006.11239, equations 6 and 7).
+
+        Args:
+            t: k / (T - 1), of any shape.
+
+        Returns:
+            the weights of x_0 and of x_k in the mean, and the logarithms of the posterior's variance and of the forward
+            step's, all shaped as t and in float64. At k = 0 the first is 0 and stands as its successor does.
+        """
+        level = torch.sigmoid(self._log_snr)
+        before = torch.cat([torch.ones_like(level[:1]), level[:-1]])
+        # 1 - level by the logistic function of minus the log-SNR, where nothing cancels
+        noise = torch.sigmoid(-self._log_snr)
+        noise_before = torch.cat([torch.zeros_like(noise[:1]), noise[:-1]])
+        rate = 1 - level / before
+        variance = rate * noise_before / noise
+        variance[0] = variance[1]
+        tables = (
+            before.sqrt() * rate / noise, (level / before).sqrt() * noise_before / noise, variance.log(), rate.log(),
+        )
+        step = (t.to(torch.float64) * (self.steps - 1)).round().long()
+        first, second, low, high = (table.to(t.device)[step] for table in tables)
+        return first, second, low, high
+
     def _locate(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Log-SNR at t and its slope."""
         values, slopes = (tensor.to(t.device) for tensor in (self._log_snr, self._slope))

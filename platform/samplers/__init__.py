@@ -1,8 +1,8 @@
 """Samplers: the walks from noise to data."""
 
-from .grids import Grid, KarrasGrid, ListedGrid, LogSNRGrid, UniformGrid
+from .grids import Grid, KarrasGrid, ListedGrid, LogSNRGrid, StepGrid, UniformGrid
 from .heun import Heun
-from .one_stage import DDIM, Ancestral, DPMSolverPP2M, Euler
+from .one_stage import DDIM, Ancestral, DPMSolverPP2M, Euler, LearntAncestral
 from .sampler import Denoise, DrawNoise, Sampler, SamplerState
 
 __all__ = [
@@ -15,9 +15,11 @@ __all__ = [
     "Grid",
     "Heun",
     "KarrasGrid",
+    "LearntAncestral",
     "ListedGrid",
     "LogSNRGrid",
     "Sampler",
     "SamplerState",
+    "StepGrid",
     "UniformGrid",
 ]

@@ -56,6 +56,31 @@ class UniformGrid(Grid):
         return self.shift * times / (1 + (self.shift - 1) * times)
 
 
+class StepGrid(Grid):
+    """Whole steps of a table of T, evenly spaced and rounded, from the noisiest to the cleanest ("respaced" DDPM).
+
+    The times lie where `TabulatedSchedule` has its entries, so that a network trained at whole steps is asked at those.
+
+    Args:
+        levels: T, length of the table.
+    """
+
+    def __init__(self, levels: int = 1000) -> None:
+        if levels < 2:
+            raise ValueError(f"levels {levels} must be at least 2: one step has no noisier one")
+        self.levels = levels
+
+    def times(self, steps: int, schedules: Mapping[str, Schedule]) -> Tensor:
+        """Step numbers over T - 1.
+
+        Raises:
+            ValueError: if there are more steps than levels.
+        """
+        if steps > self.levels:
+            raise ValueError(f"{steps} steps are more than the {self.levels} levels of the table: take at most those")
+        return torch.linspace(self.levels - 1, 0, steps, dtype=torch.float64).round() / (self.levels - 1)
+
+
 class KarrasGrid(Grid):
     """Noise ratios sigma / alpha evenly spaced in their rho-th root (arXiv:2206.00364, equation 5), on any schedule.
 

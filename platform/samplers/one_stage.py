@@ -5,14 +5,18 @@ Shape legend: N steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..processes import Schedule
-from .grids import Grid
-from .sampler import Coefficients, LinearSampler, first_order
+from ..errors import ConfigurationError
+from ..processes import Process, Schedule
+from ..state import State
+from .grids import Grid, StepGrid
+from .sampler import Coefficients, Denoise, DrawNoise, LinearSampler, SamplerState, first_order, spread_of
 
 
 class Euler(LinearSampler):
@@ -83,6 +87,48 @@ class Ancestral(LinearSampler):
         carry = alpha[:-1] / alpha[1:] * (sigma[1:] / sigma[:-1]) ** 2
         noise = ancestral_noise(alpha, sigma) if self.variance == "posterior" else forward
         return Coefficients(carry, alpha[1:] * (forward / sigma[:-1]) ** 2, torch.zeros_like(carry), noise)
+
+
+class LearntAncestral(Ancestral):
+    """Ancestral sampling with the variance that the network has learnt (arXiv:2102.09672, equation 15).
+
+    It lies between the two bounds of `Ancestral`, value by value; for `LearntVarianceProcess` alone.
+
+    Args:
+        steps: see `Sampler`; DiT takes 250 of its 1000.
+        grid: see `Sampler`; default `StepGrid`, of 1000 levels.
+    """
+
+    def __init__(self, steps: int = 250, grid: Grid | None = None) -> None:
+        super().__init__(steps, grid or StepGrid(), "posterior")
+
+    def init(self, grid: Tensor, processes: Mapping[str, Process], x: State, draw: DrawNoise | None) -> SamplerState:
+        """The posterior's coefficients as the steps, those with the forward noise beside them."""
+        S = super().init(grid, processes, x, draw)
+        widest = Ancestral(self.steps, self.grid, "forward").init(grid, processes, x, draw)
+        return replace(S, predictor=widest.steps)
+
+    def step(self, denoise: Denoise, x: State, i: int, S: SamplerState) -> tuple[State, SamplerState]:
+        """The posterior's mean and noise of the learnt variance.
+
+        Raises:
+            ConfigurationError: if the network has learnt none.
+        """
+        estimate = denoise(x, S.times[i])
+        fresh = S.draw() if S.draw is not None else {}
+        result = {}
+        for name, table in S.steps.items():
+            spread = estimate.get(spread_of(name))
+            if spread is None:
+                raise ConfigurationError(
+                    f"field {name!r} has no learnt variance: take polydit.platform.processes.LearntVarianceProcess, or "
+                    "sample by polydit.platform.samplers.Ancestral"
+                )
+            low, high = table.noise[i], S.predictor[name].noise[i]
+            noise = low * (high / low) ** ((spread + 1) / 2).to(low.dtype)
+            value = table.carry[i] * x[name] + table.estimate[i] * estimate[name]
+            result[name] = value + noise * fresh[name].to(value.dtype)
+        return result, replace(S, previous=estimate)
 
 
 class DPMSolverPP2M(LinearSampler):

@@ -26,7 +26,7 @@ from ..state import State, expand_time
 from .grids import Grid, UniformGrid
 
 Denoise = Callable[[State, Tensor], State]
-"""(x_t, t 0-dim) -> clean estimate of every field."""
+"""(x_t, t 0-dim) -> clean estimate of every field; under `spread_of` the learnt variance where there is one."""
 
 DrawNoise = Callable[[], State]
 """Fresh unit noise of every field, made by its prior and zero where padded."""
@@ -66,7 +66,8 @@ class SamplerState:
         steps: field -> coefficients of each step.
         second_look: [N - 1], whether the step uses `Coefficients.second` in any field.
         draw: fresh noise; None for a deterministic sampler.
-        predictor: field -> coefficients of the first half of a two-stage step; empty for one-stage samplers.
+        predictor: field -> coefficients of the first half of a two-stage step, or others that a sampler needs beside
+            `steps`; empty for most.
         previous: clean estimates of the step before; empty at first and for samplers without memory.
     """
 
@@ -226,7 +227,8 @@ class Sampler(ABC):
             if i < last:
                 x, S = self.step(denoise, x, i, S)
             elif close:
-                x = denoise(x, S.times[i])
+                estimate = denoise(x, S.times[i])
+                x = {name: estimate[name] for name in x}
             x = _mask(x, masks)
         return x
 
@@ -247,6 +249,11 @@ class LinearSampler(Sampler):
                 value = value + table.noise[i] * fresh[name].to(value.dtype)
             result[name] = value
         return result, replace(S, previous=estimate)
+
+
+def spread_of(field: str) -> str:
+    """The name under which a denoiser says what it has learnt of the variance of a field's step, if anything."""
+    return f"{field}/spread"
 
 
 def first_order(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,11 +254,19 @@ class DiffusionSystem(System):
 
     def clean_estimate(self, x_t: State, t: Time, condition: Condition, context: Context) -> State:
         """x_0 as the denoiser sees it from x_t, whatever it was trained to predict."""
+        return self.estimate(x_t, t, condition, context)[0]
+
+    def estimate(self, x_t: State, t: Time, condition: Condition, context: Context) -> tuple[State, State]:
+        """Clean estimates, and what the network says of the variance of its steps, for fields where it says any."""
         prediction = self._predict(x_t, t, condition, context)
-        return {
-            field: self.process_of(field).convert(prediction[field], x, time_of(t, field), to="x0")
-            for field, x in x_t.items()
-        }
+        clean, spread = {}, {}
+        for field, x in x_t.items():
+            process = self.process_of(field)
+            clean[field] = process.convert(prediction[field], x, time_of(t, field), to="x0")
+            told = process.spread(prediction[field], x)
+            if told is not None:
+                spread[field] = told
+        return clean, spread
 
     def _with_first_estimate(
         self, x_t: State, t: Time, condition: Condition, layout: Layout, generator: torch.Generator

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..acceleration.step_cache import Policies
 from ..context import Context, StackPolicy
 from ..samplers.guidance import Guided
+from ..samplers.sampler import spread_of
 from ..state import Condition, Layout, State, Time
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SamplingDenoiser:
         self.known = system.codec.known(layout)
         self.known_noise = draw() if self.known is not None else {}
         self.previous: State | None = None
+        self.spread: State = {}
         self.start = self.step = start
         self._passes = 0
         self._repeated: dict[int, Layout] = {}
@@ -53,7 +55,7 @@ class SamplingDenoiser:
         self.step, self._passes = self.start + i, 0
 
     def __call__(self, x: State, t: Tensor) -> State:
-        """Clean estimate of x [B, ...] at time t (0-dim)."""
+        """Clean estimate of x [B, ...] at time t (0-dim), and under `spread_of` what was learnt of the variance."""
         if self.known is not None:
             x = self._with_known(x, t)
         guided = Guided(self._denoise, self.condition, self.system.conditioner, tuple(self.layout.labels))
@@ -64,7 +66,7 @@ class SamplingDenoiser:
                         for field, e in estimate.items()}
         if self.system.self_conditioning > 0:
             self.previous = estimate
-        return estimate
+        return {**estimate, **{spread_of(field): value for field, value in self.spread.items()}}
 
     def _with_known(self, x: State, t: Tensor) -> State:
         """Replace kept values by their noised selves (the replacement method of Song et al. 2021, app. I.2).
@@ -98,7 +100,10 @@ class SamplingDenoiser:
         layout = self.layout if count == 1 else self._repeated.setdefault(count, self.layout.repeat(count))
         context = self.system._context(layout, condition).at_step(self.step, self.system.sampler.steps)
         self._attach(context, stack_policies, (count, tuple(condition.channels)))
-        estimate = self.system.clean_estimate(batch, times, condition, context)
+        estimate, spread = self.system.estimate(batch, times, condition, context)
+        if not stack_policies:
+            # Guidance overshoots means, not variances: those of the last condition, the one asked for, are kept.
+            self.spread = {field: value.chunk(count)[-1] for field, value in spread.items()}
         parts = {field: value.chunk(count) for field, value in estimate.items()}
         return [{field: parts[field][i] for field in parts} for i in range(count)]
 

@@ -164,6 +164,17 @@ def test_guidance_weights_each_axis_by_its_own_number(gap: float, mix: float) ->
     torch.testing.assert_close(estimate, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_guidance_of_some_channels_leaves_the_others_conditional() -> None:
+    guided, _ = make_guided(("gap",))
+    plain = NoGuidance().estimate({}, torch.tensor(0.5), guided)["x"]
+    everywhere = ClassifierFreeGuidance({"gap": 3.0}).estimate({}, torch.tensor(0.5), guided)["x"]
+    some = ClassifierFreeGuidance({"gap": 3.0}, channels=3).estimate({}, torch.tensor(0.5), guided)["x"]
+    assert torch.equal(some[:, :3], everywhere[:, :3]) and torch.equal(some[:, 3:], plain[:, 3:])
+    assert not torch.equal(everywhere[:, 3:], plain[:, 3:])
+    with pytest.raises(ValueError, match="channels 0 must be at least 1"):
+        ClassifierFreeGuidance({"gap": 3.0}, channels=0)
+
+
 def test_neutral_guidance_is_the_conditional_estimate_bit_for_bit() -> None:
     guided, _ = make_guided(("gap", "mix"))
     plain = NoGuidance().estimate({}, torch.tensor(0.5), guided)["x"]
