@@ -74,6 +74,8 @@ class Context:
             for mixers along one of them; a stream without one is a plain sequence.
         condition: the encoded condition, for cross- and joint attention.
         time: the time embedding [B, D] or [B, N, D], kept apart from the condition for routers and gates.
+        embed_time: the denoiser's own embedding of levels, for gates that must say what they decide at other levels
+            than the batch's.
         step: index of the sampling step, None in training; all evaluations within one step of a solver share it.
         steps: how many the sampler takes, None in training.
         module_policies, stack_policies: middleware, outermost first.
@@ -90,6 +92,7 @@ class Context:
     grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
     condition: Condition = field(default_factory=Condition)
     time: Tensor | None = None
+    embed_time: Callable[[Tensor], Tensor] | None = None
     step: int | None = None
     steps: int | None = None
     module_policies: tuple[ModulePolicy, ...] = ()

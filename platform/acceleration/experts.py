@@ -203,7 +203,8 @@ class FusedExperts:
         chosen, weights = tuple(pair[0] for pair in pairs), [pair[1] for pair in pairs]
         parts = [cast(FeedForward, part) for part in (*(mixture.experts[i] for i in chosen), *mixture.shared)]
         weights += [1.0] * len(mixture.shared)
-        fused = type(parts[0]).fuse(parts, weights, self._twins.get((name, chosen)))
+        alike = all(type(part) is type(parts[0]) for part in parts)
+        fused = type(parts[0]).fuse(parts, weights, self._twins.get((name, chosen))) if alike else None
         if fused is None:
             return ChosenExperts(parts, weights)
         self._twins.setdefault((name, chosen), fused)

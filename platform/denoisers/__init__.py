@@ -8,6 +8,7 @@ from .modulation import AdaLNSingle, AdaLNZero, Modulation
 from .patches import PatchEmbedding, PatchHead
 from .positions import LearntPosition, Position, SinCosPosition
 from .stack import TransformerStack
+from .switch import SwitchBlock
 from .time import TimeEmbedding
 from .tokens import TokenEmbedding, TokenHead
 
@@ -29,6 +30,7 @@ __all__ = [
     "Position",
     "RMSNorm",
     "SinCosPosition",
+    "SwitchBlock",
     "TimeEmbedding",
     "TokenEmbedding",
     "TokenHead",

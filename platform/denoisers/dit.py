@@ -123,7 +123,7 @@ class DiT(Denoiser):
             x_t, t, cond, ctx: as of `forward`.
         """
         time = self.time(t)
-        ctx = replace(ctx, condition=cond, time=time, shared={})
+        ctx = replace(ctx, condition=cond, time=time, embed_time=self.time, shared={})
         ctx.masks, ctx.grids = self.embedding.masks(x_t, ctx), self.embedding.grids(x_t, ctx)
         ctx.positions, ctx.points = self.embedding.positions(x_t, ctx), self.embedding.points(x_t, ctx)
         h = self.embedding(x_t, cond, ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..errors import ConfigurationError
+from ..feedforwards import MixtureOfExperts, SwiGLU, TokenRouter
 from ..mixers import Attention
 from .dit import DiT
 from .patches import PatchEmbedding, PatchHead
@@ -38,4 +39,48 @@ def published_dit(name: str, in_channels: int = 4, learn_variance: bool = True) 
         width=width,
         depth=depth,
         mixer=partial(Attention, heads=heads),
+    )
+
+
+PUBLISHED_EXPERTS = {"S": (8, 16), "B": (8,), "L": (8,), "XL": (8,), "G": (16,)}
+"""Size -> numbers of experts (arXiv 2407.11633, table 1), of which each token meets two."""
+
+GIANT = (40, 1408, 16)
+"""Depth, width, heads of size G of the same table."""
+
+
+def published_dit_moe(name: str, in_channels: int = 4, learn_variance: bool = True) -> DiT:
+    """DiT-MoE as published (arXiv 2407.11633), without its class-label table, which is the conditioner's.
+
+    Every feed-forward is a mixture of SwiGLU experts of hidden width 4 D, of which a linear router without bias chooses
+    two a token, weighted by their probabilities as they are; the two shared experts are one SwiGLU of hidden width 2 D.
+    Train with `SideLoss("balance", 0.01)`.
+
+    Args:
+        name: size, patch 2 and experts, ``"DiT-MoE-S/2-8E2A"`` to ``"DiT-MoE-G/2-16E2A"``.
+        in_channels: channels of the latent image.
+        learn_variance: predict as many channels again for the variance.
+
+    Raises:
+        ConfigurationError: if there is no such size.
+    """
+    known = {
+        f"DiT-MoE-{size}/2-{experts}E2A": (size, experts)
+        for size, counts in PUBLISHED_EXPERTS.items()
+        for experts in counts
+    }
+    if name not in known:
+        raise ConfigurationError(f"no published size {name!r}: choose one of {', '.join(known)}")
+    size, experts = known[name]
+    depth, width, heads = {**PUBLISHED_SIZES, "G": GIANT}[size]
+    return DiT(
+        embedding=partial(PatchEmbedding, in_channels=in_channels),
+        head=partial(PatchHead, out_channels=in_channels * (2 if learn_variance else 1)),
+        width=width,
+        depth=depth,
+        mixer=partial(Attention, heads=heads),
+        feedforward=partial(
+            MixtureOfExperts, experts=experts, top_k=2, expert=partial(SwiGLU, ratio=4.0),
+            router=partial(TokenRouter, renormalised=False), shared=1, shared_expert=partial(SwiGLU, ratio=2.0),
+        ),
     )

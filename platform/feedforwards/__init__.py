@@ -4,6 +4,7 @@ from .base import FeedForward
 from .dense import MLP, SwiGLU
 from .mixture import MixtureOfExperts, count_active_parameters
 from .routers import NoiseRouter, Router, Routing, TokenNoiseRouter, TokenRouter
+from .upcycling import upcycle_experts
 
 __all__ = [
     "MLP",
@@ -16,4 +17,5 @@ __all__ = [
     "TokenNoiseRouter",
     "TokenRouter",
     "count_active_parameters",
+    "upcycle_experts",
 ]

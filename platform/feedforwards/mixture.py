@@ -38,6 +38,7 @@ class MixtureOfExperts(FeedForward):
         expert: builds one expert from the width; it must treat every token by itself. None: `MLP`.
         router: builds the router from width, E and K.
         shared: number of further experts that every token meets, with weight 1.
+        shared_expert: builds one of these from the width, such as one of another hidden width; None: as `expert` does.
 
     Raises:
         ConfigurationError: if there are fewer than two experts or `top_k` is none of 1 to E.
@@ -51,6 +52,7 @@ class MixtureOfExperts(FeedForward):
         expert: Callable[[int], FeedForward] | None = None,
         router: Callable[[int, int, int], Router] = TokenRouter,
         shared: int = 0,
+        shared_expert: Callable[[int], FeedForward] | None = None,
     ) -> None:
         super().__init__()
         if experts < 2 or shared < 0:
@@ -61,7 +63,8 @@ class MixtureOfExperts(FeedForward):
         build = expert or MLP
         self.router = router(width, experts, top_k)
         self.experts = nn.ModuleList([build(width) for _ in range(experts)])
-        self.shared = nn.ModuleList([build(width) for _ in range(shared)])
+        build_shared = shared_expert or build
+        self.shared = nn.ModuleList([build_shared(width) for _ in range(shared)])
 
     @property
     def top_k(self) -> int:
@@ -96,7 +99,8 @@ class MixtureOfExperts(FeedForward):
     def cost(self, tokens: int) -> int:
         """Operations of the router, K experts and the shared ones."""
         first = cast(FeedForward, self.experts[0])
-        return self.router.cost(tokens) + (self.top_k + len(self.shared)) * first.cost(tokens)
+        shared = sum(cast(FeedForward, expert).cost(tokens) for expert in self.shared)
+        return self.router.cost(tokens) + self.top_k * first.cost(tokens) + shared
 
 
 def leave_losses(routing: Routing, x: Tensor, ctx: Context) -> None:

@@ -43,6 +43,7 @@ from polydit.platform.mixers import (
     WrittenAttention,
 )
 
+from .backbones import BACKBONES
 from .caches import under_caches
 from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
 from .entry import CONDITION_TOKENS, LENGTHS, WIDTH, Entry, Outputs, denoiser_entry, image_case, stack_case, token_case
@@ -173,6 +174,7 @@ ENTRIES = [
     *POLICIES,
     *PATHOLOGY,
     *EXPERT_POLICIES,
+    *BACKBONES,
     # without a denoiser around it
     Entry(
         name="transformer stack", build=partial(TransformerStack, WIDTH, 2, Attend), inputs=stack_case,
