@@ -4,7 +4,8 @@ from ..norms import LayerNorm, RMSNorm
 from .base import Denoiser, Embedding, Head
 from .blocks import BlockParts, DenoiserBlock, DiTBlock, TransformerBlock
 from .dit import DiT
-from .modulation import AdaLNSingle, AdaLNZero, Modulation
+from .modulation import AdaLNLoRA, AdaLNSingle, AdaLNZero, Modulation
+from .patch_tokens import PackedTokenEmbedding, PatchTokens, pack_images, pad_images, unpad_images
 from .patches import PatchEmbedding, PatchHead
 from .positions import LearntPosition, Position, SinCosPosition
 from .stack import TransformerStack
@@ -13,6 +14,7 @@ from .time import TimeEmbedding
 from .tokens import TokenEmbedding, TokenHead
 
 __all__ = [
+    "AdaLNLoRA",
     "AdaLNSingle",
     "AdaLNZero",
     "BlockParts",
@@ -25,8 +27,10 @@ __all__ = [
     "LayerNorm",
     "LearntPosition",
     "Modulation",
+    "PackedTokenEmbedding",
     "PatchEmbedding",
     "PatchHead",
+    "PatchTokens",
     "Position",
     "RMSNorm",
     "SinCosPosition",
@@ -36,4 +40,7 @@ __all__ = [
     "TokenHead",
     "TransformerBlock",
     "TransformerStack",
+    "pack_images",
+    "pad_images",
+    "unpad_images",
 ]

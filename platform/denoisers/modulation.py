@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import ConfigurationError
 from .initialisation import zero_linear
 
 Vectors = tuple[Tensor, ...]
@@ -102,3 +104,52 @@ class AdaLNSingle(Modulation):
     def cost(self) -> int:
         """Operations per condition vector: 2 max(chunks) D²."""
         return 2 * self.shared.weight.numel()
+
+
+class AdaLNLoRA(Modulation):
+    """One full projection shared by all blocks plus one of low rank for each (FiTv2, arXiv 2410.13925, section 3.2).
+
+    The head keeps a full projection of its own. A block has 7 D r weights instead of 6 D². Starts at zero.
+
+    Args:
+        width: D; supplied by the denoiser.
+        chunks: vectors per layer; supplied by the denoiser.
+        rank: r; None: D / 4, as published.
+
+    Raises:
+        ConfigurationError: if the rank is below one.
+    """
+
+    def __init__(self, width: int, chunks: Sequence[int], rank: int | None = None) -> None:
+        super().__init__(width, chunks)
+        self.rank = width // 4 if rank is None else rank
+        if self.rank < 1:
+            raise ConfigurationError(f"rank {self.rank} of a modulation of width {width} is below 1: raise it")
+        blocks = self.chunks[:-1]
+        self.shared = nn.Linear(width, max(blocks, default=0) * width)
+        self.down = nn.Linear(width, len(blocks) * self.rank)
+        self.up = nn.ModuleList([nn.Linear(self.rank, count * width) for count in blocks])
+        self.head = nn.Linear(width, self.chunks[-1] * width)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Zero but for the maps to low rank, so that every modulated block starts as the identity."""
+        for linear in (self.shared, self.head, *self.up):
+            zero_linear(cast(nn.Linear, linear))
+        for part in self.down.weight.split(self.rank):  # as the maps of their own that they are
+            nn.init.xavier_uniform_(part)
+
+    def forward(self, c: Tensor) -> list[Vectors]:
+        """Shared vectors plus each block's own, and the head's."""
+        c = functional.silu(c)
+        shared, low = self.shared(c), self.down(c).split(self.rank, dim=-1)
+        joined = [
+            shared[..., : count * self.width] + up(part)
+            for count, up, part in zip(self.chunks[:-1], self.up, low, strict=True)
+        ]
+        return self.split(torch.cat([*joined, self.head(c)], dim=-1))
+
+    def cost(self) -> int:
+        """Operations per condition vector: those of every map."""
+        maps = (self.shared, self.down, self.head, *self.up)
+        return 2 * sum(cast(nn.Linear, linear).weight.numel() for linear in maps)

@@ -6,9 +6,11 @@ from functools import partial
 
 from ..errors import ConfigurationError
 from ..feedforwards import MixtureOfExperts, SwiGLU, TokenRouter
-from ..mixers import Attention
+from ..mixers import Attention, RotaryPosition, RotaryScaling
 from .dit import DiT
+from .modulation import AdaLNLoRA
 from .patches import PatchEmbedding, PatchHead
+from .tokens import TokenEmbedding, TokenHead
 
 PUBLISHED_SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 """Name -> depth, width, heads (arXiv 2212.09748, table 1)."""
@@ -83,4 +85,44 @@ def published_dit_moe(name: str, in_channels: int = 4, learn_variance: bool = Tr
             MixtureOfExperts, experts=experts, top_k=2, expert=partial(SwiGLU, ratio=4.0),
             router=partial(TokenRouter, renormalised=False), shared=1, shared_expert=partial(SwiGLU, ratio=2.0),
         ),
+    )
+
+
+FIT_SIZES = {"XL": (36, 1152, 16), "3B": (40, 2304, 24)}
+"""Name -> depth, width, heads of FiTv2 (arXiv 2410.13925, table 2)."""
+
+
+def published_fit(name: str, channels: int = 4, patch: int = 2, scaling: RotaryScaling | None = None) -> DiT:
+    """FiTv2 as published (arXiv 2410.13925), without its class-label table, which is the conditioner's.
+
+    Its field is ``image``, patches of images of any size and aspect ratio as `pad_images` gives them, with a mask and
+    positions [B, N, 2]; half of each head turns by the row and half by the column. Train with the linear flow, velocity
+    prediction and logit-normal times.
+
+    Args:
+        name: ``"FiTv2-XL/2"`` or ``"FiTv2-3B/2"``.
+        channels: C of the latent image.
+        patch: P.
+        scaling: of the rotary positions, to sample grids larger than those of training.
+
+    Raises:
+        ConfigurationError: if there is no such size.
+    """
+    size = name.removeprefix("FiTv2-").removesuffix("/2")
+    if name != f"FiTv2-{size}/2" or size not in FIT_SIZES:
+        known = ", ".join(f"FiTv2-{size}/2" for size in FIT_SIZES)
+        raise ConfigurationError(f"no published size {name!r}: choose one of {known}")
+    depth, width, heads = FIT_SIZES[size]
+    fields, share = {"image": channels * patch**2}, width // heads // 2
+    return DiT(
+        embedding=partial(TokenEmbedding, fields=fields),
+        head=partial(TokenHead, fields=fields),
+        width=width,
+        depth=depth,
+        mixer=partial(
+            Attention, heads=heads, qk_norm="layer",
+            rotary=partial(RotaryPosition, axes=(share, share), scaling=scaling),
+        ),
+        feedforward=partial(SwiGLU, ratio=8 / 3, multiple=1, bias=True),
+        modulation=AdaLNLoRA,
     )

@@ -7,6 +7,7 @@ from .dropout import AttentionDropout
 from .geometric import GeometricAttention
 from .pair_bias import DistanceBias
 from .rotary import RotaryPosition
+from .rotary_scaling import InterpolatedRotary, NTKRotary, RotaryScaling, YaRNRotary
 
 __all__ = [
     "Attention",
@@ -16,9 +17,13 @@ __all__ = [
     "DistanceBias",
     "FusedAttention",
     "GeometricAttention",
+    "InterpolatedRotary",
+    "NTKRotary",
     "PairBias",
     "RotaryPosition",
+    "RotaryScaling",
     "TokenMixer",
     "WrittenAttention",
+    "YaRNRotary",
     "default_backend",
 ]

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from ..context import Context
 from ..errors import ConfigurationError
-from ..norms import RMSNorm
+from ..norms import LayerNorm, RMSNorm
 from ..state import MaskSpec
 from .base import PairBias, TokenMixer
 from .masks import real_tokens
 from .rotary import RotaryPosition
 
-QueryKeyNorm = Literal["none", "head", "width"]
-"""RMSNorm of queries and keys: none, over each head's width E, or over the full width D before the heads are split."""
+QueryKeyNorm = Literal["none", "head", "width", "layer"]
+"""Norm of queries and keys: none; RMSNorm over each head's width E, or over the full width D before heads are split; or
+LayerNorm without weights over each head's width (FiTv2)."""
 
 
 class Attention(TokenMixer):
@@ -31,7 +32,7 @@ class Attention(TokenMixer):
         width: D; supplied by the stack.
         heads: H, must divide the width; None: one per 64 of the width, as in DiT-S to DiT-L.
         bias: whether the projections have biases.
-        qk_norm: RMSNorm of queries and keys, which keeps attention logits bounded in long or half-precision training.
+        qk_norm: norm of queries and keys, which keeps attention logits bounded in long or half-precision training.
         rotary: builds the rotary embedding from the head's width; None: no positions in attention.
         stream: which stream's mask and positions hold here.
         causal: tokens see no later ones, in-context tokens first.
@@ -91,7 +92,7 @@ class CrossAttention(TokenMixer):
         heads: H, must divide the width; None: one per 64 of the width.
         axes: names of the token groups to read; empty: all there are.
         bias: whether the projections have biases.
-        qk_norm: RMSNorm of queries and keys.
+        qk_norm: norm of queries and keys, see `QueryKeyNorm`.
 
     Raises:
         ConfigurationError: if the heads do not divide the width.
@@ -165,15 +166,18 @@ class HeadNorm(nn.Module):
         super().__init__()
         self.heads, self.kind = heads, kind
         if kind != "none":
-            size = width // heads if kind == "head" else width
-            self.query, self.key = RMSNorm(size, affine=True), RMSNorm(size, affine=True)
+            size = width if kind == "width" else width // heads
+            self.query: nn.Module = LayerNorm(size, False) if kind == "layer" else RMSNorm(size, True)
+            self.key: nn.Module = LayerNorm(size, False) if kind == "layer" else RMSNorm(size, True)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Heads [B, H, N, E] of q [B, N, D] and [B, H, M, E] of k [B, M, D]."""
         if self.kind == "width":
             return split_heads(self.query(q), self.heads), split_heads(self.key(k), self.heads)
         q, k = split_heads(q, self.heads), split_heads(k, self.heads)
-        return (self.query(q), self.key(k)) if self.kind == "head" else (q, k)
+        if self.kind == "none":
+            return q, k
+        return self.query(q).to(q.dtype), self.key(k).to(k.dtype)  # autocast runs LayerNorm in full precision
 
 
 def check_heads(width: int, heads: int | None) -> int:

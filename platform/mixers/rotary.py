@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
+from .rotary_scaling import RotaryScaling
 
 
 class RotaryPosition(nn.Module):
@@ -24,19 +25,28 @@ class RotaryPosition(nn.Module):
         axes: width of the head given to each position axis; even numbers with a sum of at most E, what is left is
             not turned. Empty: the whole head for one axis.
         base: ratio of the longest to the shortest wavelength; larger means slower turning.
+        scaling: how frequencies stretch over grids longer than those of training; None: not at all.
 
     Raises:
-        ConfigurationError: if a share is odd or the shares exceed the head.
+        ConfigurationError: if a share is odd, the shares exceed the head, or the scaling is of other axes.
     """
 
-    def __init__(self, head_width: int, axes: Sequence[int] = (), base: float = 1e4) -> None:
+    def __init__(
+        self, head_width: int, axes: Sequence[int] = (), base: float = 1e4, scaling: RotaryScaling | None = None
+    ) -> None:
         super().__init__()
         self.axes = tuple(axes) or (head_width - head_width % 2,)
-        self.base = base
+        self.base, self.scaling = base, scaling
         if any(share % 2 or share <= 0 for share in self.axes) or sum(self.axes) > head_width:
             raise ConfigurationError(
                 f"rotary shares {self.axes} do not fit a head of width {head_width}: each must be even "
                 "and positive, and their sum at most the head's width"
+            )
+
+        if scaling is not None and len(scaling.factors) != len(self.axes):
+            raise ConfigurationError(
+                f"the rotary scaling has {len(scaling.factors)} factors and the embedding {len(self.axes)} axes: give "
+                "one for each"
             )
 
     def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
@@ -61,15 +71,19 @@ class RotaryPosition(nn.Module):
         parts, start = [], 0
         for axis, share in enumerate(self.axes):
             part = x[..., start : start + share]
-            parts.append(self._turn(part, positions[..., axis]))
+            parts.append(self._turn(part, positions[..., axis], axis))
             start += share
-        return torch.cat([*parts, x[..., start:]], dim=-1)
+        turned = torch.cat([*parts, x[..., start:]], dim=-1)
+        # queries and keys both pass here, so that each bears the root of what the logits are to be multiplied by
+        return turned if self.scaling is None else turned * self.scaling.magnitude**0.5
 
-    def _turn(self, x: Tensor, position: Tensor) -> Tensor:
+    def _turn(self, x: Tensor, position: Tensor, axis: int) -> Tensor:
         half = x.shape[-1] // 2
         # angles in float32: in bf16 positions beyond 256 would already collapse
-        exponent = torch.arange(half, device=x.device, dtype=torch.float32) / half
-        angle = position[:, None, :, None].float() * self.base ** -exponent
+        frequencies = self.base ** -(torch.arange(half, device=x.device, dtype=torch.float32) / half)
+        if self.scaling is not None:
+            frequencies = self.scaling.frequencies(axis, frequencies, self.base)
+        angle = position[:, None, :, None].float() * frequencies
         cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         first, second = x[..., :half], x[..., half:]
         return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from polydit.platform.context import Context
-from polydit.platform.denoisers import AdaLNSingle, AdaLNZero, DiTBlock, TransformerBlock
+from polydit.platform.denoisers import AdaLNLoRA, AdaLNSingle, AdaLNZero, DiTBlock, TransformerBlock
 from polydit.platform.denoisers.blocks import BlockParts, modulate
 from polydit.platform.mixers import Attention
 
@@ -37,8 +37,27 @@ def test_the_single_projection_gives_layers_that_differ_by_their_table_alone() -
     assert not torch.allclose(first[0][0], first[1][0])
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (3, 5, 8)])
+def test_low_rank_modulation_is_a_shared_map_and_each_layers_own(shape: tuple[int, ...]) -> None:
+    modulation, c = AdaLNLoRA(8, [6, 4, 2], rank=3), torch.randn(shape)
+    for parameter in modulation.parameters():
+        torch.nn.init.normal_(parameter)
+    layers = modulation(c)
+    assert [len(vectors) for vectors in layers] == [6, 4, 2]
+    first = functional.silu(c)
+    expected = torch.cat([
+        (modulation.shared(first)[..., : count * 8] + up(low))
+        for count, up, low in zip((6, 4), modulation.up, modulation.down(first).split(3, dim=-1), strict=True)
+    ] + [modulation.head(first)], dim=-1)
+    found = torch.cat([vector for vectors in layers for vector in vectors], dim=-1)
+    torch.testing.assert_close(found, expected if c.ndim == 3 else expected[:, None])
+    assert modulation.cost() == 2 * (8 * 48 + 2 * 8 * 3 + 3 * (48 + 32) + 8 * 16)
+    with pytest.raises(ValueError, match="rank 0 of a modulation of width 3"):
+        AdaLNLoRA(3, [6, 2])
+
+
 def test_modulation_starts_at_zero() -> None:
-    for modulation in (AdaLNZero(4, [6, 2]), AdaLNSingle(4, [6, 2])):
+    for modulation in (AdaLNZero(4, [6, 2]), AdaLNSingle(4, [6, 2]), AdaLNLoRA(4, [6, 2])):
         assert not any(vector.any() for vectors in modulation(torch.randn(2, 4)) for vector in vectors)
 
 
