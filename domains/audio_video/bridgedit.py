@@ -138,7 +138,9 @@ class BridgeDiT(Denoiser):
                 f"{sorted(ctx.positions)}: use a codec that gives them, such as SoundClipCodec, or positions: index"
             )
         seconds, tokens = ctx.positions[name], opened.h["x"].shape[1]
-        return seconds.repeat_interleave(tokens // seconds.shape[1], dim=1)
+        frames = opened.context.grids.get("x", (tokens,))[0]
+        # patches may span several frames, and then stand in their middle
+        return seconds.unflatten(1, (frames, -1)).mean(dim=-1).repeat_interleave(tokens // frames, dim=1)
 
     def _cross(
         self, bridge: Bridge, passes: dict[str, Opened], seconds: dict[str, Tensor | None], ctx: Context
