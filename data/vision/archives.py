@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,8 @@ class _ZipSet(ImageSet):
             if self._opened is None or self._opened[0] != os.getpid():
                 self._opened = (os.getpid(), zipfile.ZipFile(self.path))
             return self._opened[1].read(self.names[index])
-        except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
+        except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error) as error:
             raise DataError(f"{self.name(index)} cannot be read ({error}): copy the archive again") from error
-        except Exception as error:
-            if type(error).__module__ == "zlib":
-                raise DataError(f"{self.name(index)} is damaged ({error}): copy the archive again") from error
-            raise
 
     def name(self, index: int) -> str:
         return f"{self.path}:{self.names[index]}"

@@ -6,8 +6,8 @@ Shape legend: h, w height and width in pixels, C channels.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,8 +69,7 @@ class Decoder:
             DataError: if it is damaged, no image, or something that is to be refused.
         """
         if isinstance(data, bytes | bytearray | memoryview):
-            with open_image(bytes(data), name) as image:
-                return self._convert(image, name)
+            return self._convert(*load_image(bytes(data), name), name)
         values = np.asarray(data)
         if values.ndim == 2:
             values = values[..., None]
@@ -80,14 +79,11 @@ class Decoder:
             )
         return self._with_channels(values)
 
-    def _convert(self, image: Any, name: str) -> Pixels:
-        ops = require("PIL.ImageOps", EXTRA)
-        deep = is_deep(image)
+    def _convert(self, image: Any, deep: bool, name: str) -> Pixels:
         if deep and self.depth == "refuse":
             raise DataError(f"{name} has 16 bits a channel: convert it to 8, or set depth: scale")
         if image.mode == "F":
             raise DataError(f"{name} holds floating-point values, whose range nobody knows: convert it to 8 bits")
-        image = ops.exif_transpose(image)
         if image.mode == "I" or image.mode.startswith("I;16"):
             values = np.asarray(image).astype(np.int64)
             if values.min() < 0 or values.max() > 65535:
@@ -118,26 +114,33 @@ class Decoder:
         return grey.astype(np.uint8)[..., None]
 
 
-@contextmanager
-def open_image(data: bytes, name: str) -> Iterator[Any]:
-    """A Pillow image of encoded bytes; what goes wrong inside names the file.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error,
+    zlib.error,
+)
+"""What Pillow's readers raise of damaged files, most of it by accident."""
+
+
+def load_image(data: bytes, name: str) -> tuple[Any, bool]:
+    """A decoded, upright Pillow image of an encoded file, and whether it has more than 8 bits a channel.
 
     Raises:
         DataError: if it is damaged, no image, or too large.
     """
     pillow: Any = require("PIL.Image", EXTRA)
+    ops: Any = require("PIL.ImageOps", EXTRA)
     if not data:
         raise DataError(f"{name} is empty: copy or export it again")
     try:
         with pillow.open(io.BytesIO(data)) as image:
-            yield image
+            deep = is_deep(image)
+            image.load()
+            return ops.exif_transpose(image), deep
     except pillow.DecompressionBombError as error:
         raise DataError(f"{name} is too large to be decoded ({error}): cut or shrink it first") from error
     except pillow.UnidentifiedImageError as error:
         raise DataError(f"{name} is no image that can be read: save it as PNG, JPEG, WebP or TIFF") from error
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except DAMAGE as error:
         raise DataError(f"{name} is truncated or damaged ({error}): copy or export it again") from error
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polydit.platform.errors import ConfigurationError, DataError
-from polydit.platform.evaluation.statistics import Estimate, estimate_by_bootstrap, estimate_mean, estimate_share
+from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
 
-from .distances import Features, FrechetReference, find_within_manifold, measure_kernel_distance
+from .distances import Features, FrechetReference, estimate_distance, find_within_manifold, measure_kernel_distance
 from .measure import Measure, References
 
 WIDE = 512
@@ -136,7 +136,8 @@ class FeatureDistance(Measure):
 
     def _frechet(self, features: Features) -> Estimate:
         resamples = self.resamples if features.shape[1] < WIDE else max(1, self.resamples // 10)
-        return estimate_by_bootstrap(features, FrechetReference(self._reference).measure, resamples)
+        reference = FrechetReference(self._reference)
+        return estimate_distance(len(features), lambda chosen: reference.measure(features[chosen]), resamples)
 
     def _kernel(self, features: Features) -> Estimate:
         count = max(1, len(features) // self.block)

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.evaluator import Histograms, Row
-from polydit.platform.evaluation.statistics import Estimate, estimate_by_bootstrap, estimate_mean, estimate_share
+from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
 
 from .classifier import Budget, SmallClassifier, gather, load_or_train
-from .distances import Features, FrechetReference, find_within_manifold
+from .distances import Features, FrechetReference, estimate_distance, find_within_manifold
 from .measure import Measure, References
+
+RESAMPLES = 200
+"""Of the bootstrap."""
 
 FILE = "classifier.safetensors"
 """In the run folder."""
@@ -126,7 +129,8 @@ class ClassifierJudgement(Measure):
         }
 
     def _frechet(self, features: Features) -> Estimate:
-        return estimate_by_bootstrap(features, FrechetReference(self._reference).measure)
+        reference = FrechetReference(self._reference)
+        return estimate_distance(len(features), lambda chosen: reference.measure(features[chosen]), RESAMPLES)
 
 
 def _share(found: object) -> Estimate:
