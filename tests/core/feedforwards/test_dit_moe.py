@@ -117,6 +117,16 @@ def test_upcycled_experts_are_the_dense_one_and_their_sum_is_less() -> None:
     assert torch.isfinite(sparse({"a": torch.randn(2, 4, 3)}, torch.rand(2), Condition(), Context())["a"]).all()
 
 
+def test_renormalised_experts_without_shared_ones_begin_as_the_dense_model() -> None:
+    dense, sparse = make_dit(MLP), make_dit(partial(MixtureOfExperts, experts=4, top_k=2, expert=MLP))
+    for parameter in dense.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    upcycle_experts(sparse, dense.state_dict(), torch.Generator().manual_seed(0))
+    x, t = {"a": torch.randn(2, 4, 3)}, torch.rand(2)
+    expected = dense(x, t, Condition(), Context())["a"]
+    torch.testing.assert_close(sparse(x, t, Condition(), Context())["a"], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_same_seed_upcycles_the_same() -> None:
     models = [make_dit(Experts), make_dit(Experts)]
     for model in models:
