@@ -97,7 +97,7 @@ class AlignmentEvaluator(Evaluator):
         """What the numbers mean."""
         meanings = {}
         for task in sorted({str(row["task"]) for row in self._rows}):
-            meanings[f"{task}/onset_error_ms"] = "from an impact seen to the nearest onset heard and back, mean of a clip"
+            meanings[f"{task}/onset_error_ms"] = "from an impact seen to the nearest onset heard and back, mean"
             meanings[f"{task}/within_a_frame"] = "share of impacts and onsets whose nearest partner is within one frame"
             for name in ("onset_error_ms", "within_a_frame"):
                 meanings[f"{task}/{name}_of_shuffled"] = "control: the same with the sound of another clip"
