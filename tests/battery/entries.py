@@ -51,6 +51,7 @@ from .experts import EXPERT_POLICIES, seeded
 from .pathology import PATHOLOGY
 from .policies import POLICIES
 from .pose import POSE
+from .vision import VISION
 
 TOKENS = max(LENGTHS)
 Embed = partial(TokenEmbedding, fields={"latent": 3}, channels={"self_condition": 3}, position=SinCosPosition)
@@ -199,6 +200,7 @@ ENTRIES = [
     ),
     *GFMDIFF,
     *POSE,
+    *VISION,
 ]
 
 ENTRIES = under_caches(ENTRIES)
