@@ -1,0 +1,130 @@
+"""Spectrograms and back, and the codec of clips with sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from polydit.data.video.clips import Clip
+from polydit.domains.audio_video.alignment import detect_onsets
+from polydit.domains.audio_video.codec import SoundClipCodec
+from polydit.domains.audio_video.mel import MelSpectrogram
+from polydit.platform.errors import ConfigurationError, DataError
+from polydit.platform.requests import Request
+
+from .conftest import FRAMES, SIZE, make_batch, make_codec, make_system
+
+
+def ring(times: tuple[float, ...], rate: int = 8000, seconds: float = 1.28) -> Any:
+    sound = np.zeros(round(seconds * rate), np.float32)
+    for time in times:
+        late = np.arange(len(sound) - round(time * rate)) / rate
+        sound[round(time * rate) :] += (0.4 * np.exp(-late / 0.06) * np.sin(2 * np.pi * 700 * late)).astype(np.float32)
+    return sound
+
+
+def test_spectrogram_agrees_with_librosa() -> None:
+    librosa = pytest.importorskip("librosa")
+    mel, sound = MelSpectrogram(), ring((0.3, 0.7))
+    wanted = librosa.feature.melspectrogram(
+        y=sound, sr=8000, n_fft=256, hop_length=128, n_mels=32, fmin=50.0, power=1.0, norm=None, pad_mode="constant"
+    )
+    made = mel.analyse(torch.from_numpy(sound)[None])[0].exp().numpy().T
+    np.testing.assert_allclose(made, np.maximum(wanted, 1e-2)[:, : made.shape[1]], rtol=1e-3, atol=1e-4)
+    assert made.shape == (32, mel.steps(len(sound))) == (32, 80)
+    assert float(mel.seconds(len(sound))[10]) == pytest.approx(0.16)
+
+
+def test_sound_survives_the_vocoder_with_its_onsets() -> None:
+    mel = MelSpectrogram()
+    sounds = torch.stack([torch.from_numpy(ring(times)) for times in ((0.3, 0.8), (0.5,))])
+    mel.fit(sounds)
+    standard = mel.encode(sounds)
+    assert abs(float(standard.mean())) < 1e-4 and float(standard.std()) == pytest.approx(1, abs=1e-3)
+    first, second = mel.decode(standard, sounds.shape[1])
+    assert first.shape == (10240,) and np.abs(first).max() <= 1
+    again = mel.encode(torch.from_numpy(np.stack([first, second])))
+    assert float((again - standard).abs().mean()) < 0.15
+    np.testing.assert_allclose(detect_onsets(first, 8000), [0.3, 0.8], atol=0.025)
+    np.testing.assert_allclose(detect_onsets(second, 8000), [0.5], atol=0.025)
+    np.testing.assert_allclose(detect_onsets(sounds[0].numpy(), 8000), [0.3, 0.8], atol=0.01)
+    assert len(detect_onsets(np.zeros(8000, np.float32), 8000)) == 0
+
+
+def test_silence_is_silent_after_the_vocoder() -> None:
+    mel = MelSpectrogram()
+    silent = mel.decode(mel.encode(torch.zeros(1, 4096)), 4096)[0]
+    assert np.abs(silent).max() < 1e-3
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"hop": 200, "window": 256}, "overlap"), ({"bands": 300}, "finer than a window"),
+])
+def test_spectrograms_that_cannot_be_undone_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        MelSpectrogram(**options)
+
+
+def test_chances_give_frames_or_sound() -> None:
+    codec = make_codec(given=(0.5, 0.25))
+    counts = {"video": 0, "sound": 0}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        _, layout = codec.encode(make_batch(), generator)
+        shown = {name: ~mask.flatten(1).any(dim=1) for name, mask in layout.loss_masks.items()}
+        assert not (shown["video"] & shown["sound"]).any()
+        for name in counts:
+            counts[name] += int(shown[name].sum())
+    assert abs(counts["video"] - 200) < 40 and abs(counts["sound"] - 100) < 35
+    _, plain = make_codec(given=(0.0, 0.0), questions=("unconditional",)).encode(make_batch(), generator)
+    assert all(bool(mask.all()) for mask in plain.loss_masks.values())
+
+
+def test_positions_are_seconds() -> None:
+    _, layout = make_codec().encode(make_batch(), torch.Generator())
+    assert torch.allclose(layout.positions["video"][0], torch.arange(4) / 8.0)
+    assert layout.positions["sound"].shape == (4, 20) and float(layout.positions["sound"][1, 4]) == pytest.approx(0.1)
+
+
+def test_questions_ask_by_turns_and_answers_keep_what_was_given() -> None:
+    system, batch = make_system(), make_batch()
+    samples = system.reconstruct(batch)
+    assert [sample.item.task for sample in samples] == ["unconditional", "sound"] * 2
+    frames = batch.frames.permute(0, 1, 3, 4, 2).numpy()
+    for row, sample in enumerate(samples):
+        item = sample.item
+        assert item.clip.sound.shape == (1000,) and item.truth.onsets.tolist() == [0.1, 0.3]
+        assert np.array_equal(item.clip.frames, frames[row]) == (item.task == "sound") == bool(item.given.all())
+
+
+def test_requests_add_sound_to_clips_or_frames_to_sound() -> None:
+    system = make_system(codec={"given": (0.3, 0.3), "questions": ("frames",)})
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    clip = Clip(frames, 8.0, 0.1 * np.ones(1000, np.float32), 2000, name="mine")
+    wishes = [{"task": "sound", "clip": clip}, {"task": "frames", "clip": clip}, {}]
+    samples = system.generate([Request(seed, wish) for seed, wish in enumerate(wishes)])
+    made = [np.array_equal(sample.item.clip.frames, frames) for sample in samples]
+    assert made == [True, False, False]
+    assert np.array_equal(samples[1].item.clip.sound, clip.sound)
+    again = system.generate([Request(0, wishes[0])])[0]
+    np.testing.assert_allclose(again.item.clip.sound, samples[0].item.clip.sound, atol=1e-4)
+    with pytest.raises(DataError, match="no sound to make frames from"):
+        system.generate([Request(0, {"task": "frames", "clip": Clip(frames, 8.0)})])
+
+
+def test_wrong_rates_and_sizes_are_explained() -> None:
+    codec, batch = make_codec(), make_batch()
+    batch.sample_rate = 8000
+    with pytest.raises(ConfigurationError, match="8000 samples of sound per second and the codec 2000"):
+        codec.encode(batch, torch.Generator())
+    batch = make_batch()
+    batch.sound = None
+    with pytest.raises(ConfigurationError, match="with None samples"):
+        codec.encode(batch, torch.Generator())
+    with pytest.raises(ConfigurationError, match="two chances"):
+        SoundClipCodec(given=(0.7, 0.7))
+    with pytest.raises(ConfigurationError, match="questions"):
+        SoundClipCodec(given=(0.5, 0.0), questions=("frames",))
