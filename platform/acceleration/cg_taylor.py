@@ -71,6 +71,7 @@ class ForecastStack:
         self.full: list[int] = []
         self.errors: dict[int, float] = {}
 
+    @torch.compiler.disable(recursive=False)
     def run(self, h: Streams, blocks: Sequence[BoundBlock], proceed: RunBlocks, ctx: Context) -> Streams:
         """Streams after the stack, computed or foretold."""
         assert ctx.step is not None
@@ -86,6 +87,7 @@ class ForecastStack:
         self.full.append(step)
         return result
 
+    @torch.compiler.disable
     def _trusts(self, found: Streams, step: int, ctx: Context) -> bool:
         if not self.first or len(self.full) < self.options.warm_up or is_last(ctx) or not fits(self.first, found):
             return False
@@ -106,6 +108,7 @@ def relative_error(foretold: Streams, found: Streams, ctx: Context) -> float:
     return float(torch.stack(difference).sum() / torch.stack(size).sum())
 
 
+@torch.compiler.disable
 def fits(ladders: Mapping[str, Ladder], streams: Mapping[str, Tensor]) -> bool:
     """Whether these ladders are of streams of these names and shapes."""
     return {name: ladder.rungs[0].shape for name, ladder in ladders.items()} == {
@@ -113,12 +116,14 @@ def fits(ladders: Mapping[str, Ladder], streams: Mapping[str, Tensor]) -> bool:
     }
 
 
+@torch.compiler.disable
 def update(ladders: dict[str, Ladder], streams: Streams, step: int, order: int) -> None:
     """Take in computed streams."""
     for name, value in streams.items():
         ladders.setdefault(name, Ladder(order)).update(value, step)
 
 
+@torch.compiler.disable
 def forecast(ladders: Mapping[str, Ladder], like: Streams, step: int) -> Streams:
     """Foretold streams, by the names of `like`."""
     return {name: ladders[name].forecast(step) for name in like}

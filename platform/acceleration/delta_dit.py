@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from ..context import BoundBlock, Context, RunBlocks
 from ..errors import ConfigurationError
 from ..state import Streams
@@ -57,6 +59,7 @@ class KeepDelta:
         self.delta: Streams = {}
         self.rear: bool | None = None
 
+    @torch.compiler.disable(recursive=False)
     def run(self, h: Streams, blocks: Sequence[BoundBlock], proceed: RunBlocks, ctx: Context) -> Streams:
         """Streams after the stack.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..errors import ConfigurationError
@@ -31,6 +32,7 @@ class Ladder:
         self.rungs: list[Tensor] = []
         self.steps: list[int] = []
 
+    @torch.compiler.disable
     def update(self, feature: Tensor, step: int) -> None:
         """Take in a computed feature; one of the step last taken in replaces it, the differences stay."""
         if self.steps and self.steps[0] == step:
@@ -42,6 +44,7 @@ class Ladder:
             rungs.append((rungs[rung] - below) / gap)
         self.rungs, self.steps = rungs, [step, *self.steps[: self.order]]
 
+    @torch.compiler.disable
     def forecast(self, step: int) -> Tensor:
         """The feature at `step`, as far as the rungs that stand can tell; needs a feature taken in."""
         result, weight = self.rungs[0], 1.0

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ..context import BoundBlock, Context, ModulePolicy, RunBlocks, StackPolicy
 from ..errors import ConfigurationError
 from ..state import Streams
@@ -56,6 +58,7 @@ class FullSteps:
         self._count = 0
         self._full = True
 
+    @torch.compiler.disable
     def enter(self, step: int, wanted: bool = False) -> bool:
         """Whether `step` is full; asked again within a step, the same answer.
 
@@ -80,6 +83,7 @@ class Numbering:
         self._step: int | None = None
         self._counts: Counter[str] = Counter()
 
+    @torch.compiler.disable
     def next(self, name: str, step: int) -> int:
         """How often `name` was asked for before at `step`."""
         if step != self._step:
@@ -104,6 +108,7 @@ class EachStack:
         self.policies: list[StackPolicy] = []
         self._numbering = Numbering()
 
+    @torch.compiler.disable(recursive=False)  # its choices differ by step; what it runs is compiled
     def run(self, h: Streams, blocks: Sequence[BoundBlock], proceed: RunBlocks, ctx: Context) -> Streams:
         """Streams after the stack, under its policy; outside of sampling, under none."""
         if ctx.step is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Size, Tensor
 
 from ..context import Context
@@ -62,6 +63,7 @@ class ForecastParts:
         self.ladders: dict[tuple[str, int], tuple[Size, Ladder]] = {}
         self._numbering = Numbering()
 
+    @torch.compiler.disable(recursive=False)  # its choices differ by step; what it runs is compiled
     def call(self, name: str, function: Callable[[Tensor], Tensor], h: Tensor, ctx: Context) -> Tensor:
         """The part's output, computed or foretold."""
         if ctx.step is None:
