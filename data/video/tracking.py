@@ -22,7 +22,7 @@ LEAST_SHARE = 0.25
 """Of a body's colour in a pixel, below which the pixel is noise."""
 
 LEAST_TURN = 0.16
-"""Change of velocity in boxes per second from which on a body turns: three times what tracking errs by in true clips."""
+"""Change of velocity in boxes per second from which on a body turns: three times the error of tracking true clips."""
 
 
 @dataclass(frozen=True)

@@ -108,13 +108,15 @@ class AlignmentEvaluator(Evaluator):
         rows: list[Row] = []
         for number, (item, seen, heard) in enumerate(self._events):
             row: Row = {"clip": item.name, "task": item.task, "seen": len(seen), "heard": len(heard)}
-            row |= compare_events(seen, heard, item.clip)
+            tracked = item.task != "sound"
+            row |= compare_events(seen, heard, item.clip, tracked)
             following = self._events[number + 1 :] + self._events[:number]
             other = next((events for events in following if events[0].task == item.task), None)
             alone = (np.empty(0), np.empty(0))
-            shuffled = compare_events(*(alone if other is None else (seen, other[2])), item.clip)
+            shuffled = compare_events(*(alone if other is None else (seen, other[2])), item.clip, tracked)
             assert item.truth is not None
-            real = compare_events(*find_events(ClipAnswer(item.truth, item.task, item.given, item.truth)), item.clip)
+            true = find_events(ClipAnswer(item.truth, item.task, item.given, item.truth))
+            real = compare_events(*true, item.clip, tracked)
             row |= {f"{name}_of_shuffled": value for name, value in shuffled.items()}
             row |= {f"{name}_of_real": value for name, value in real.items()}
             rows.append(row)
@@ -127,8 +129,6 @@ def find_events(answer: ClipAnswer) -> tuple[NDArray[np.float64], NDArray[np.flo
     assert truth is not None and truth.onsets is not None
     seen = truth.onsets if answer.task == "sound" else see_impacts(answer.clip)
     heard = truth.onsets if answer.task == "frames" else hear_onsets(answer.clip)
-    if answer.task != "sound":
-        heard = _trim(heard, answer.clip)
     return merge(seen), merge(heard)
 
 
@@ -168,15 +168,21 @@ def merge(times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def compare_events(
-    seen: NDArray[np.float64], heard: NDArray[np.float64], clip: Clip
+    seen: NDArray[np.float64], heard: NDArray[np.float64], clip: Clip, tracked: bool = False
 ) -> dict[str, float | int | None]:
     """Mean error in milliseconds over both kinds of events, how many there are, and how many are within a frame.
 
     Args:
         seen, heard: seconds.
         clip: whose rate and duration hold.
+        tracked: events in the first and in the last interval of frames, where no turn can be told, are partners of
+            others, and are not asked for one of their own.
     """
-    errors = np.concatenate([_nearest(seen, heard, clip.seconds / 2), _nearest(heard, seen, clip.seconds / 2)])
+    low, high = (1 / clip.frame_rate, (len(clip.frames) - 2) / clip.frame_rate) if tracked else (-np.inf, np.inf)
+    errors = np.concatenate([
+        _nearest(times[(times > low) & (times < high)], others, clip.seconds / 2)
+        for times, others in ((seen, heard), (heard, seen))
+    ])
     near = int((errors <= 1 / clip.frame_rate).sum())
     return {"onset_error_ms": 1000 * float(errors.mean()) if len(errors) else None, "near": near, "events": len(errors)}
 
@@ -185,9 +191,3 @@ def _nearest(times: NDArray[np.float64], others: NDArray[np.float64], alone: flo
     if not len(others):
         return np.full(len(times), alone)
     return np.minimum(np.abs(times[:, None] - others[None]).min(axis=1), alone) if len(times) else np.empty(0)
-
-
-def _trim(heard: NDArray[np.float64], clip: Clip) -> NDArray[np.float64]:
-    """Onsets but for those in the first and the last interval of frames, where no turn can be seen."""
-    first, last = 1 / clip.frame_rate, (len(clip.frames) - 2) / clip.frame_rate
-    return heard[(heard > first) & (heard < last)]

@@ -5,6 +5,7 @@ Shape legend: B clips, S samples, T steps, M mel bands, Q frequencies.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
@@ -100,9 +101,11 @@ class MelSpectrogram(nn.Module):
         librosa: Any = require("librosa", EXTRA)
         self.sample_rate, self.bands, self.hop, self.window = sample_rate, bands, hop, window
         self.vocoder = vocoder or GriffinLim()
-        filters = librosa.filters.mel(
-            sr=sample_rate, n_fft=window, n_mels=bands, fmin=lowest, fmax=highest or sample_rate / 2, norm=None
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty bands, an error below
+            filters = librosa.filters.mel(
+                sr=sample_rate, n_fft=window, n_mels=bands, fmin=lowest, fmax=highest or sample_rate / 2, norm=None
+            )
         if not (filters.max(axis=1) > 0).all():
             raise ConfigurationError(
                 f"{bands} mel bands are finer than a window of {window} samples tells apart at {sample_rate} per "
