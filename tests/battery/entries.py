@@ -43,6 +43,7 @@ from polydit.platform.mixers import (
     WrittenAttention,
 )
 
+from .audio_video import AUDIO_VIDEO
 from .backbones import BACKBONES
 from .caches import under_caches
 from .chemistry import GFMDIFF, atom_case, run_autoencoder, unpad_atoms
@@ -51,6 +52,7 @@ from .experts import EXPERT_POLICIES, seeded
 from .pathology import PATHOLOGY
 from .policies import POLICIES
 from .pose import POSE
+from .video import VIDEO
 from .vision import VISION
 
 TOKENS = max(LENGTHS)
@@ -201,6 +203,8 @@ ENTRIES = [
     *GFMDIFF,
     *POSE,
     *VISION,
+    *VIDEO,
+    *AUDIO_VIDEO,
 ]
 
 ENTRIES = under_caches(ENTRIES)
