@@ -4,6 +4,7 @@ from .grids import Grid, KarrasGrid, ListedGrid, LogSNRGrid, StepGrid, UniformGr
 from .heun import Heun
 from .one_stage import DDIM, Ancestral, DPMSolverPP2M, Euler, LearntAncestral
 from .sampler import Denoise, DrawNoise, Sampler, SamplerState
+from .stochastic import EulerMaruyama
 
 __all__ = [
     "DDIM",
@@ -12,6 +13,7 @@ __all__ = [
     "Denoise",
     "DrawNoise",
     "Euler",
+    "EulerMaruyama",
     "Grid",
     "Heun",
     "KarrasGrid",
