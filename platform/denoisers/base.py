@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,6 +37,10 @@ class Denoiser(nn.Module):
     @abstractmethod
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
         """Floating-point operations of one forward pass of one sample, two per multiply-add, products only."""
+
+    def portable_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """`config` (this denoiser's init_args) with every path to another checkpoint replaced by what it held."""
+        return config
 
     def context(self, layout: Layout) -> Context:
         """Fresh context with the masks and positions of `layout`, by stream.

@@ -189,10 +189,12 @@ class DiffusionSystem(System):
         return self.codec.present(item)
 
     def portable_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """`config` with the codec's paths to other checkpoints replaced by what they held."""
-        codec = dict(config["codec"])
-        codec["init_args"] = self.codec.portable_config(dict(codec.get("init_args", {})))
-        return {**config, "codec": codec}
+        """`config` with paths of codec and denoiser to other checkpoints replaced by what they held."""
+        result = dict(config)
+        for name, part in (("codec", self.codec), ("denoiser", self.denoiser)):
+            entry = dict(config[name])
+            result[name] = {**entry, "init_args": part.portable_config(dict(entry.get("init_args", {})))}
+        return result
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[Any]:
         device = next(self.denoiser.parameters()).device
