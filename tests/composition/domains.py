@@ -42,6 +42,10 @@ DOMAINS = {
     "pathology": Domain(("examples/pathology/demo.yaml",), frozenset({"modulation", "norm"})),
     "pose": Domain(("examples/pose/demo.yaml", "examples/pose/joint_tokens.yaml")),
     "vision": Domain(("examples/vision/demo.yaml",)),
+    "video": Domain(("examples/video/demo.yaml",), frozenset({"norm"})),
+    "audio_video": Domain(
+        ("examples/audio_video/demo.yaml",), frozenset({"feedforward", "mixer", "modulation", "norm", "unbroken stack"})
+    ),
 }
 
 

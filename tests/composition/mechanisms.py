@@ -44,16 +44,17 @@ def experts(router: str) -> Mechanism:
     """A mixture of experts under a router, and its balance."""
     mixture = part("feedforwards.MixtureOfExperts", experts=3, top_k=2, router=part(f"feedforwards.{router}"))
     balance = {"balance": part("objectives.SideLoss", name="balance", weight=0.01)}
-    return Mechanism(denoiser(feedforward=mixture) | {"objectives": balance}, holds=MixtureOfExperts, loss="balance")
+    changes = denoiser(feedforward=mixture) | {"objectives": balance}
+    return Mechanism(changes, "feedforward", MixtureOfExperts, "balance")
 
 
 MECHANISMS = {
-    "swiglu": Mechanism(denoiser(feedforward=part("feedforwards.SwiGLU")), holds=SwiGLU),
+    "swiglu": Mechanism(denoiser(feedforward=part("feedforwards.SwiGLU")), "feedforward", SwiGLU),
     "experts by token": experts("TokenRouter"),
     "experts by noise": experts("NoiseRouter"),
     "rms norm": Mechanism(denoiser(norm=part("denoisers.RMSNorm")), "norm", RMSNorm),
     "one modulation for all blocks": Mechanism(denoiser(modulation=part("denoisers.AdaLNSingle")), "modulation"),
-    "normed queries and keys": Mechanism(denoiser(mixer=part("mixers.Attention", heads=4, qk_norm="head"))),
+    "normed queries and keys": Mechanism(denoiser(mixer=part("mixers.Attention", heads=4, qk_norm="head")), "mixer"),
     "edm": Mechanism({
         "process": part(
             "processes.Process", schedule=part("processes.EDMSchedule"),
@@ -76,7 +77,7 @@ MECHANISMS = {
     }),
     "guidance away from skipped blocks": Mechanism({
         "guidance": part("samplers.skip_guidance.SkipGuidance", blocks=[1]), "sampler": {"init_args": {"steps": 3}}
-    }),
+    }, "unbroken stack"),
 }  # fmt: skip
 
 CACHES = {

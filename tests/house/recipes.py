@@ -21,7 +21,11 @@ TRAINER_OPTIONS = {
 }  # fmt: skip
 SMALLER = {"steps": FEW, "normaliser_batches": FEW, "workers": 1}
 """Options by name, wherever in a recipe: solver steps, batches for statistics, processes."""
-BUILTIN_COUNT = 48
+BUILTIN = {
+    "BuiltinSource": {"count": 48, "workers": 1}, "ExpertSource": {"count": FEW, "workers": 0},
+    "BouncingBodies": {"clips": 24},
+}  # fmt: skip
+"""Options of sources that make their data."""
 
 
 def shrink_examples(source: Path, target: Path) -> None:
@@ -58,8 +62,7 @@ def _shrink_values(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     small = {key: SMALLER[key] if key in SMALLER and entry else _shrink_values(entry) for key, entry in value.items()}
-    if str(value.get("class_path", "")).endswith("BuiltinSource"):
-        small.setdefault("init_args", {}).update(count=BUILTIN_COUNT, workers=1)
-    if str(value.get("class_path", "")).endswith("ExpertSource"):
-        small.setdefault("init_args", {}).update(count=FEW, workers=0)
+    options = BUILTIN.get(str(value.get("class_path", "")).rpartition(".")[2])
+    if options is not None:
+        small["init_args"] = {**small.get("init_args", {}), **options}
     return small
