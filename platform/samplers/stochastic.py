@@ -24,10 +24,9 @@ Diffusion = Literal["sigma", "linear", "constant", "sine"]
 class EulerMaruyama(LinearSampler):
     """The method of Euler and Maruyama on SiT's stochastic equation (arXiv:2401.08740, equation 5), on any process.
 
-    From noise to data x moves by (D s - v) h + sqrt(2 D h) z, with the velocity v = dx / dt, the score
-    s = (alpha x0 - x) / sigma² and any D(t) >= 0: all of them have the same distributions at every time. D = 0 is Euler's
-    method on the probability-flow equation. The closing estimate takes the place of the published last step, which adds
-    no noise.
+    From noise to data x moves by (D s - v) h + sqrt(2 D h) z, with the velocity v = dx / dt, the score s = (alpha x0 -
+    x) / sigma² and any D(t) >= 0: all of them have the same distributions at every time. D = 0 is Euler's method on the
+    probability-flow equation. The closing estimate takes the place of the published last step, which adds no noise.
 
     Args:
         steps: see `Sampler`; 250 in the publication.

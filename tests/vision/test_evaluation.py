@@ -104,6 +104,8 @@ def test_copies_of_the_training_set_are_memorised_and_alike_images_no_diversity(
     train, labels = real_images("train")
     copied = judge(train, labels, NearestNeighbours())
     assert copied["neighbour/memorised"] == 1.0 and copied["neighbour/distance"] == pytest.approx(0.0, abs=0.05)
+    flat = judge(torch.full_like(train, 90), labels, NearestNeighbours())
+    assert flat["neighbour/memorised"] < 0.05, "a grey image is near to many, and a copy of none"
     same = judge(train[:1].expand(20, -1, -1, -1), labels[:1].expand(20), NearestNeighbours())
     assert same["neighbour/diversity"] == 0.0 < copied["neighbour/diversity"]
     evaluator = ImageEvaluator([NearestNeighbours()])
