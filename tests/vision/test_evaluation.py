@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -77,6 +76,7 @@ def judge(images: Tensor, labels: Tensor, *measures: Any) -> dict[str, float]:
 
 
 def test_real_is_near_noise_is_far_and_blur_ever_farther() -> None:
+    gaussian_filter = pytest.importorskip("scipy.ndimage").gaussian_filter
     images, labels = real_images()
     noise = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     distances = {"real": judge(images, labels, *Measures), "noise": judge(noise, labels, *Measures)}

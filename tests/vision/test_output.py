@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from polydit.data.vision.folders import ImageFolder
 from polydit.data.vision.pictures import Picture
 from polydit.domains.vision.gallery import ImageGallery, arrange_by_class, draw_grid, scale
 from polydit.domains.vision.writers import PngWriter
 from polydit.platform.requests import Request, Sample
+
+Image = pytest.importorskip("PIL.Image", reason="the extra 'vision' is not installed")
 
 
 def make_samples(*shapes: tuple[int, int, int], labels: tuple[int, ...] = ()) -> list[Sample]:

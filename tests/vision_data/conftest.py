@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-Image = pytest.importorskip("PIL.Image", reason="the extra 'vision' is not installed")
+try:
+    from PIL import Image
+except ImportError:  # every test here is then skipped
+    Image = None  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def pillow() -> None:
+    """Needed by nearly every test here."""
+    pytest.importorskip("PIL", reason="the extra 'vision' is not installed")
 
 
 def draw(seed: int, height: int = 8, width: int = 8, channels: int = 3) -> NDArray[np.uint8]:

@@ -60,7 +60,6 @@ def test_every_class_is_divided_alike_and_nothing_twice(labels: list[int], fract
 
 
 def test_batches_hold_every_image_once_and_resume() -> None:
-    pytest.importorskip("PIL")
     data = make()
     loader = data.train_dataloader()
     batches = list(loader)
@@ -79,7 +78,6 @@ def test_batches_hold_every_image_once_and_resume() -> None:
 
 
 def test_flips_come_in_training_alone_and_differ_between_epochs() -> None:
-    pytest.importorskip("PIL")
     data = make(flip=True)
     dataset = data.images("train")
     still = dataset.draw(None, 3)
@@ -93,7 +91,6 @@ def test_flips_come_in_training_alone_and_differ_between_epochs() -> None:
 
 
 def test_classes_of_several_sources_are_one_by_name() -> None:
-    pytest.importorskip("PIL")
     data = make(sources=[Arrays(classes=("cat", "dog")), Arrays(classes=("eel", "cat"))])
     assert data.classes == ("cat", "dog", "eel")
     names = {0: {"cat"}, 1: {"dog"}, 2: {"eel"}}
@@ -115,7 +112,6 @@ def test_stored_splits_are_those_of_the_sources() -> None:
 
 
 def test_sizes_are_fitted_or_refused(tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
     for number, shape in enumerate([(6, 6), (12, 8), (5, 9)]):
         (tmp_path / f"{number}.png").write_bytes(encode(draw(number, *shape)))
     source = ImageFolder(str(tmp_path))
@@ -134,7 +130,6 @@ def test_sizes_are_fitted_or_refused(tmp_path: Path) -> None:
     st.integers(1, 12), st.sampled_from(["crop", "random_crop", "resize"]), st.integers(0, 3),
 )
 def test_any_image_is_fitted(image: Any, size: int, fit: Any, seed: int) -> None:
-    pytest.importorskip("PIL")
     found = fit_image(image, size, fit, "x", np.random.default_rng(seed))
     assert found.shape == (size, size, image.shape[2]) and found.dtype == np.uint8
     np.testing.assert_array_equal(found, fit_image(image, size, fit, "x", np.random.default_rng(seed)))
@@ -143,7 +138,6 @@ def test_any_image_is_fitted(image: Any, size: int, fit: Any, seed: int) -> None
 
 
 def test_a_truncated_file_in_the_middle_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
     for number in range(5):
         data = encode(draw(number, 20, 20))
         (tmp_path / f"{number}.png").write_bytes(data[: len(data) // 2] if number == 3 else data)
