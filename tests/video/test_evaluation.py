@@ -111,9 +111,13 @@ def test_frechet_knows_real_from_blurred_from_noise(tmp_path: Path, clips: list[
     assert len(evaluator.rows()) == 24 and set(numbers) == set(evaluator.descriptions())
 
 
-def test_too_few_training_clips_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="too few"):
-        MotionEvaluator().prepare(VideoDataModule([BouncingBodies(10)], cache_dir=str(tmp_path)))
+def test_too_few_training_clips_leave_the_distance_out(tmp_path: Path, clips: list[Clip]) -> None:
+    evaluator = MotionEvaluator()
+    evaluator.prepare(VideoDataModule([BouncingBodies(10)], cache_dir=str(tmp_path)))
+    evaluator.update([answer(clip, None, "unconditional") for clip in 2 * clips])
+    assert evaluator.compute() == {} and len(evaluator.rows()) == 24
+    with pytest.raises(DataError, match="use VideoDataModule"):
+        evaluator.prepare(object())
 
 
 def test_laws_of_motion_hold_in_true_clips_and_not_in_broken_ones(clips: list[Clip]) -> None:
