@@ -42,7 +42,9 @@ class BridgeDiT(Denoiser):
             block of the shallower tower but the last, spread alike over the deeper one. Empty: two separate towers.
         heads: of the bridges; None: one per 64 of the width.
         positions: ``seconds``, or ``index`` as published.
-        unit: seconds, or token numbers, that turn the fastest part of queries and keys by one radian.
+        unit: seconds that turn the fastest part of queries and keys by one radian; token numbers do by one.
+        base: ratio of the slowest part to the fastest. With 100 and 20 milliseconds wavelengths are 0.13 to 13 seconds,
+            those of clips; published is 10,000 on token numbers.
         trained: ``all``, or ``bridges``: these and the first blocks of each tower, the rest stays as it is.
         first_blocks: of the first and of the second tower, that learn along with the bridges.
         cut: take the bridges out of every pass, weights and all else unchanged: a control that must fail.
@@ -59,6 +61,7 @@ class BridgeDiT(Denoiser):
         heads: int | None = None,
         positions: Positions = "seconds",
         unit: float = 0.02,
+        base: float = 100.0,
         trained: Literal["all", "bridges"] = "all",
         first_blocks: Sequence[int] = (5, 5),
         cut: bool = False,
@@ -66,11 +69,14 @@ class BridgeDiT(Denoiser):
         super().__init__()
         self.towers = nn.ModuleDict({VIDEO: video, SOUND: sound})
         self.sites = check_sites(sites, video.depth, sound.depth)
-        if not unit > 0:
-            raise ConfigurationError(f"unit is {unit}: give seconds, or token numbers, above 0")
+        if not unit > 0 or not base > 1:
+            raise ConfigurationError(f"unit is {unit} and base {base}: give seconds above 0, and a ratio above 1")
         self.by_seconds, self.cut = positions == "seconds", cut
         self.bridges = nn.ModuleList([
-            Bridge((video.width, sound.width), heads, unit=unit if self.by_seconds else 1.0, name=f"bridge.{number}")
+            Bridge(
+                (video.width, sound.width), heads, unit=unit if self.by_seconds else 1.0, base=base,
+                name=f"bridge.{number}",
+            )
             for number in range(len(self.sites))
         ])
         if trained == "bridges":
