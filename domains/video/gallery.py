@@ -25,14 +25,14 @@ class ClipGallery(Gallery):
 
     Args:
         limit: most clips shown.
-        frames: most frames of a clip in a strip.
+        frames: most frames in a row; longer clips go on below.
         players: whether clips can be played, some 10 to 50 KB each.
     """
 
     title = "Clips"
     packages = ("av", "pillow")
 
-    def __init__(self, limit: int = 12, frames: int = 16, players: bool = True) -> None:
+    def __init__(self, limit: int = 12, frames: int = 8, players: bool = True) -> None:
         super().__init__(limit)
         self.frames, self.players = frames, players
 
@@ -60,22 +60,37 @@ class ClipGallery(Gallery):
         return GalleryItem(item.name, "\n".join(lines), f'<div style="{BOX}">{markup}</div>')
 
     def draw(self, clips: Sequence[Clip], item: ClipAnswer) -> Picture:
-        """The strips of some clips, each with its sound below."""
-        parts = []
+        """The strips of some clips, in rows, each with its sound below."""
+        parts: list[Picture] = []
         for clip in clips:
-            strip = make_strip([clip.frames], [item.given_frames], most=self.frames)
-            parts.append(strip)
-            if clip.sound is not None:
-                parts.append(draw_wave(clip, strip.shape[1]))
-        return np.concatenate(parts, axis=0)
+            for start in range(0, len(clip.frames), self.frames):
+                part = cut(clip, start, self.frames)
+                strip = make_strip([part.frames], [item.given_frames[start : start + self.frames]])
+                parts += [strip] if part.sound is None else [strip, draw_wave(part, strip.shape[1])]
+            parts.append(np.full((GAP, parts[0].shape[1], 3), 255, np.uint8))
+        width = max(part.shape[1] for part in parts)
+        return np.concatenate([
+            np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts
+        ])
 
+
+GAP = 10
+"""White pixels between clips."""
 
 BOX = "width:100%;height:100%;display:flex;flex-wrap:wrap;gap:6px;align-content:center;justify-content:center"
 
 
+def cut(clip: Clip, start: int, frames: int) -> Clip:
+    """Some frames of a clip from `start` on, with their sound and onsets."""
+    low, high = start / clip.frame_rate, min(start + frames, len(clip.frames)) / clip.frame_rate
+    sound = None if clip.sound is None else clip.sound[round(low * clip.sample_rate) : round(high * clip.sample_rate)]
+    onsets = None if clip.onsets is None else clip.onsets[(clip.onsets >= low) & (clip.onsets < high)] - low
+    return Clip(clip.frames[start : start + frames], clip.frame_rate, sound, clip.sample_rate, onsets, name=clip.name)
+
+
 def _image(picture: Picture) -> str:
     data = base64.b64encode(encode_png(picture)).decode("ascii")
-    return f'<img alt="frames of the clip" style="width:100%" src="data:image/png;base64,{data}">'
+    return f'<img alt="frames of the clip" style="width:100%;height:auto" src="data:image/png;base64,{data}">'
 
 
 def _player(clip: Clip) -> str:
