@@ -83,14 +83,16 @@ CASES = [
 def caches(depth: int, steps: int) -> dict[str, StepCache]:
     """Settings tried."""
     found: dict[str, StepCache] = {}
-    for interval in (3, 4, 6) if steps > 15 else (2, 3):
-        found[f"reuse, interval {interval}"] = TaylorSeer(interval, 0, 1)
-        first = 2 if steps > 15 else 1
-        for order in (1, 2):
-            found[f"TaylorSeer, interval {interval}, order {order}"] = TaylorSeer(interval, order, first)
-    found["TaylorSeer, interval 3, order 2, newton"] = TaylorSeer(3, 2, weights="newton")
+    long = steps > 20
+    for interval in (3, 4) if long else (2, 3):
+        for order in (0, 1, 2):
+            name = f"TaylorSeer, interval {interval}, order {order}" if order else f"reuse, interval {interval}"
+            found[name] = TaylorSeer(interval, order, 4 if long else min(2, interval - 1))
+    if long:
+        found["TaylorSeer, interval 4, order 4, as published"] = TaylorSeer(4, 4, 2, finish=False)
+        found["TaylorSeer, interval 3, order 2, newton"] = TaylorSeer(3, 2, 6, "newton")
     for threshold in (0.02, 0.1):
-        found[f"CG-Taylor, threshold {threshold}"] = CGTaylor(threshold, 1, 1, warm_up=2)
+        found[f"CG-Taylor, threshold {threshold}"] = CGTaylor(threshold, 1, 1, warm_up=4 if long else 2)
     for interval in (2, 3):
         found[f"Delta-DiT, {depth - 1} of {depth} blocks, interval {interval}"] = DeltaDiT(depth - 1, interval)
     return found

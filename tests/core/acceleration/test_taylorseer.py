@@ -173,9 +173,9 @@ def test_a_trained_model_is_foretold_better_than_reused_and_than_by_fewer_steps(
     wishes = [{"count": 16, "points": 4, "label": label} for label in (1, 2)]
     exact = sample(trained, None, wishes)
     caches = {
-        "reused": TaylorSeer(4, 0), "foretold": TaylorSeer(4, 2), "newton": TaylorSeer(4, 2, weights="newton"),
-        "not finished": TaylorSeer(5, 2, finish=False),  # 0 1 6 ... 46
-        "finished": TaylorSeer(5, 2),
+        "reused": TaylorSeer(4, 0, 2), "foretold": TaylorSeer(4, 2, 2), "newton": TaylorSeer(4, 2, 2, "newton"),
+        "not finished": TaylorSeer(5, 2, 2, finish=False),  # 0 1 6 ... 46
+        "finished": TaylorSeer(5, 2, 2),
     }
     error = {name: distance(sample(trained, cache, wishes), exact) for name, cache in caches.items()}
     trained.sampler = Euler(14)  # as many steps as the cache computes
