@@ -56,7 +56,8 @@ class ClipGallery(Gallery):
         lines = [f"{item.task}: {names}{given}{numbers}"]
         if any(clip.sound is not None for clip in shown):
             lines.append("sound in blue, moments at which something is known to be hit in orange")
-        markup = _image(picture) + ("".join(_player(clip) for clip in shown) if self.players else "")
+        players = "".join(map(_player, shown)) if self.players else ""
+        markup = _image(picture) + (f'<div style="{ROW}">{players}</div>' if players else "")
         return GalleryItem(item.name, "\n".join(lines), f'<div style="{BOX}">{markup}</div>')
 
     def draw(self, clips: Sequence[Clip], item: ClipAnswer) -> Picture:
@@ -77,7 +78,8 @@ class ClipGallery(Gallery):
 GAP = 10
 """White pixels between clips."""
 
-BOX = "width:100%;height:100%;display:flex;flex-wrap:wrap;gap:6px;align-content:center;justify-content:center"
+BOX = "width:100%;height:100%;display:flex;flex-direction:column;gap:4px"
+ROW = "height:36%;display:flex;gap:8px;justify-content:center"
 
 
 def cut(clip: Clip, start: int, frames: int) -> Clip:
@@ -90,7 +92,7 @@ def cut(clip: Clip, start: int, frames: int) -> Clip:
 
 def _image(picture: Picture) -> str:
     data = base64.b64encode(encode_png(picture)).decode("ascii")
-    return f'<img alt="frames of the clip" style="width:100%;height:auto" src="data:image/png;base64,{data}">'
+    return f'<img alt="frames of the clip" style="flex:1 1 0;min-height:0" src="data:image/png;base64,{data}">'
 
 
 def _player(clip: Clip) -> str:
@@ -98,6 +100,6 @@ def _player(clip: Clip) -> str:
         data = base64.b64encode(write_video(Path(folder) / "clip.mp4", clip).read_bytes()).decode("ascii")
     label = html.escape(clip.name or "clip")
     return (
-        f'<video controls loop playsinline aria-label="{label}" style="width:48%;max-width:220px" '
+        f'<video controls loop playsinline aria-label="{label}" style="height:100%;max-width:48%" '
         f'src="data:video/mp4;base64,{data}"></video>'
     )
