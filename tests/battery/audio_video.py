@@ -9,9 +9,11 @@ from functools import partial
 
 import torch
 
+from polydit.domains.audio_video.avdit import AVDiT
 from polydit.domains.audio_video.bridgedit import BridgeDiT
 from polydit.domains.video.vdt import VDT
 from polydit.platform.denoisers import DiT, TokenEmbedding, TokenHead
+from polydit.platform.denoisers.frames import FrameEmbedding, FrameHead
 from polydit.platform.mixers import Attention
 from polydit.platform.state import Condition, Layout
 
@@ -19,6 +21,9 @@ from .entry import WIDTH, Case, denoiser_entry
 
 FRAMES, STEPS, BANDS = 4, 16, 6
 """As many steps of sound as patches of frames, for costs are told one number of tokens."""
+
+TOKENS = 4
+"""Patches of a frame."""
 
 Attend = partial(Attention, heads=2)
 
@@ -45,7 +50,18 @@ def build_bridgedit(**options: object) -> BridgeDiT:
     return BridgeDiT(video, sound, heads=2, **options)  # type: ignore[arg-type]
 
 
+def build_avdit() -> AVDiT:
+    """A backbone of two blocks on single frames, learning along here, so that every parameter has a gradient."""
+    backbone = DiT(
+        partial(FrameEmbedding, in_channels=3, patch=4), partial(FrameHead, out_channels=3, patch=4), WIDTH, 2, Attend
+    )
+    model = AVDiT(backbone, bands=BANDS, rank=4, heads=2, frames=FRAMES, steps=STEPS)
+    model.backbone.requires_grad_(True)
+    return model
+
+
 AUDIO_VIDEO = [
+    denoiser_entry("avdit", build_avdit, 64_414, sound_clip_case, TOKENS, padded=False, start="zero"),
     denoiser_entry(
         "bridgedit", build_bridgedit, 150_518, sound_clip_case, STEPS, padded=False, start="identity", compiler="eager"
     ),
