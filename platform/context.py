@@ -70,7 +70,7 @@ class Context:
         positions: stream -> [B, N] or [B, N, A].
         points: stream -> [B, N, 3] places of the tokens in space, where they have any; under `estimate_of` the stream,
             where they were last thought to belong, if that is known.
-        grids: stream -> lengths of the axes that its tokens N fill in row-major order, such as frames, rows and columns,
+        grids: stream -> lengths of the axes that its tokens N fill in row-major order, as frames, rows and columns,
             for mixers along one of them; a stream without one is a plain sequence.
         condition: the encoded condition, for cross- and joint attention.
         time: the time embedding [B, D] or [B, N, D], kept apart from the condition for routers and gates.
