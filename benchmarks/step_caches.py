@@ -93,7 +93,7 @@ def caches(depth: int, steps: int) -> dict[str, StepCache]:
         found["TaylorSeer, interval 3, order 2, newton"] = TaylorSeer(3, 2, 6, "newton")
     for threshold in (0.02, 0.1):
         found[f"CG-Taylor, threshold {threshold}"] = CGTaylor(threshold, 1, 1, warm_up=4 if long else 2)
-    for interval in (2, 3):
+    for interval in (2, 3, 4) if long else (2, 3):
         found[f"Delta-DiT, {depth - 1} of {depth} blocks, interval {interval}"] = DeltaDiT(depth - 1, interval)
     return found
 
