@@ -43,6 +43,8 @@ class BridgeDiT(Denoiser):
         heads: of the bridges; None: one per 64 of the width.
         positions: ``seconds``, or ``index`` as published.
         unit: seconds that turn the fastest part of queries and keys by one radian; token numbers do by one.
+        focus: how much bridges by seconds attend to equal seconds before they have learnt anything, see `Bridge`; 0:
+            not at all, as published.
         base: ratio of the slowest part to the fastest. With 100 and 20 milliseconds wavelengths are 0.13 to 13 seconds,
             those of clips; published is 10,000 on token numbers.
         trained: ``all``, or ``bridges``: these and the first blocks of each tower, the rest stays as it is.
@@ -62,6 +64,7 @@ class BridgeDiT(Denoiser):
         positions: Positions = "seconds",
         unit: float = 0.02,
         base: float = 100.0,
+        focus: float = 1.4,
         trained: Literal["all", "bridges"] = "all",
         first_blocks: Sequence[int] = (5, 5),
         cut: bool = False,
@@ -75,7 +78,7 @@ class BridgeDiT(Denoiser):
         self.bridges = nn.ModuleList([
             Bridge(
                 (video.width, sound.width), heads, unit=unit if self.by_seconds else 1.0, base=base,
-                name=f"bridge.{number}",
+                focus=focus if self.by_seconds else 0.0, name=f"bridge.{number}",
             )
             for number in range(len(self.sites))
         ])

@@ -56,6 +56,9 @@ class Bridge(nn.Module):
         unit: positions that differ by it turn the fastest part of queries and keys by one radian: about the spacing of
             tokens, in the unit of the positions.
         base: ratio of the longest to the shortest wavelength of rotary positions.
+        focus: what biases of queries and keys start at. Turned by their positions, equal constants attend to equal
+            positions, the more so the larger they are: a bridge that starts focused need not first find out that what
+            happens at one moment belongs together. 0: it attends alike to all at first, as published.
         name: prefix of its parts' names in ``ctx.call``.
     """
 
@@ -67,10 +70,12 @@ class Bridge(nn.Module):
         feedforward: Callable[[int], FeedForward] | None = None,
         unit: float = 1.0,
         base: float = 1e4,
+        focus: float = 0.0,
         name: str = "bridge",
     ) -> None:
         super().__init__()
         inner = min(widths) if width is None else width
+        self.focus = focus
         self.heads, self.name, self.unit, self.widths, self.width = check_heads(inner, heads), name, unit, widths, inner
         build = feedforward or partial(MLP, ratio=4.0)
         self.modulations = nn.ModuleList([nn.Linear(size, CHUNKS * size) for size in widths])
@@ -85,6 +90,8 @@ class Bridge(nn.Module):
 
     def initialise(self) -> None:
         """Zero what is added to the streams; gates about one."""
+        for linear in (*self.queries, *self.keys):
+            nn.init.constant_(cast(nn.Linear, linear).bias, self.focus)
         for output in self.outputs:
             zero_linear(cast(nn.Linear, output))
         for feedforward in self.feedforwards:
