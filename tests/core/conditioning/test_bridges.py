@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -90,3 +92,28 @@ def test_its_cost_is_what_is_counted() -> None:
 def test_heads_must_divide_the_inner_width() -> None:
     with pytest.raises(ConfigurationError, match="3 heads do not divide"):
         Bridge((32, 16), heads=3)
+
+
+class Recorder:
+    """An attention back end that keeps its weights."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Any, ctx: Context) -> Tensor:
+        self.weights.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1))
+        return self.weights[-1] @ v
+
+
+@pytest.mark.parametrize("focus", [0.0, 1.4])
+def test_a_focused_bridge_starts_near_equal_positions(focus: float) -> None:
+    torch.manual_seed(0)
+    bridge = Bridge((64, 64), heads=2, unit=0.02, base=100.0, focus=focus)
+    moments = 0.08 * torch.arange(8.0)[None]
+    generator = torch.Generator().manual_seed(2)
+    streams = [Stream(torch.randn(2, 8, 64, generator=generator), torch.zeros(2, 64), moments) for _ in range(2)]
+    recorder = Recorder()
+    crossed = bridge(*streams, Context(attention=recorder))
+    own = torch.stack([weights.diagonal(dim1=-2, dim2=-1).mean() for weights in recorder.weights])
+    assert bool((own > 0.5).all()) if focus else bool((own < 0.3).all())
+    assert all(torch.equal(h, stream.h) for h, stream in zip(crossed, streams, strict=True))
