@@ -36,6 +36,7 @@ from polydit.domains.vision.evaluation.distances import (
     measure_frechet,
     measure_kernel_distance,
     measure_sliced_distance,
+    spread_evenly,
 )
 from polydit.domains.vision.evaluation.sliced import make_pyramid
 from polydit.platform.autoencoders import Reconstruction
@@ -168,6 +169,12 @@ def test_a_pyramid_holds_all_of_the_image(height: int, width: int) -> None:
     for level in reversed(levels[:-1]):
         rebuilt = level + torch.nn.functional.interpolate(rebuilt, level.shape[2:], mode="bilinear")
     torch.testing.assert_close(rebuilt, images.float() / 127.5 - 1, atol=1e-5, rtol=1e-5)
+
+
+def test_real_ones_to_compare_with_are_of_every_class_though_they_are_sorted() -> None:
+    found = spread_evenly(6, 60) // 10  # sixty images, ten of each of six classes
+    assert found.tolist() == [0, 1, 2, 3, 4, 5]
+    assert spread_evenly(9, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_an_interval_holds_the_estimate_in_its_middle() -> None:

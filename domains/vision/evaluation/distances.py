@@ -20,6 +20,11 @@ Features = NDArray[np.float64]
 """[n, D]."""
 
 
+def spread_evenly(count: int, total: int) -> NDArray[np.int64]:
+    """Places of `count` of `total` items, or of all if fewer, evenly spread: sets are often sorted by class."""
+    return np.linspace(0, total, min(count, total), endpoint=False).astype(np.int64)
+
+
 def estimate_distance(
     count: int, statistic: Callable[[NDArray[np.int64]], float], resamples: int, seed: int = 0
 ) -> Estimate:

@@ -16,7 +16,14 @@ from torch.nn import functional
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
 
-from .distances import Features, FrechetReference, estimate_distance, find_within_manifold, measure_kernel_distance
+from .distances import (
+    Features,
+    FrechetReference,
+    estimate_distance,
+    find_within_manifold,
+    measure_kernel_distance,
+    spread_evenly,
+)
 from .measure import Measure, References
 
 WIDE = 512
@@ -103,7 +110,7 @@ class FeatureDistance(Measure):
     def compute(self) -> dict[str, Estimate]:
         """The distances, and those of training images."""
         features = np.concatenate(self._samples)
-        real = self._real[: len(features)]
+        real = self._real[spread_evenly(len(features), len(self._real))]
         precision, recall = (
             find_within_manifold(a, b, self.neighbours)
             for a, b in ((features, self._reference), (self._reference, features))

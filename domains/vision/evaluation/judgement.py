@@ -13,7 +13,7 @@ from polydit.platform.evaluation.evaluator import Histograms, Row
 from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
 
 from .classifier import Budget, SmallClassifier, gather, load_or_train
-from .distances import Features, FrechetReference, estimate_distance, find_within_manifold
+from .distances import Features, FrechetReference, estimate_distance, find_within_manifold, spread_evenly
 from .measure import Measure, References
 
 RESAMPLES = 200
@@ -61,7 +61,7 @@ class ClassifierJudgement(Measure):
         features, chances = self.model.judge(held_out)
         self._reference = features.double().numpy()
         self._held_out = estimate_share(int((chances.argmax(dim=1) == truth).sum()), len(truth))
-        spread = torch.linspace(0, len(images) - 1, min(len(images), references.limit)).long()
+        spread = torch.from_numpy(spread_evenly(references.limit, len(images)))
         self._real = self.model.judge(images[spread])[0].double().numpy()
 
     def reset(self) -> None:
@@ -88,7 +88,7 @@ class ClassifierJudgement(Measure):
             "class/accuracy_on_real": self._held_out,
             "class/confidence": estimate_mean(chances.max(dim=1).values.numpy()),
             "class/frechet": self._frechet(features),
-            "class/frechet_of_real": self._frechet(self._real[: len(features)]),
+            "class/frechet_of_real": self._frechet(self._real[spread_evenly(len(features), len(self._real))]),
             "class/precision": _share(find_within_manifold(features, self._reference)),
             "class/recall": _share(find_within_manifold(self._reference, features)),
         }

@@ -14,7 +14,7 @@ from torch.nn import functional
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.statistics import Estimate
 
-from .distances import estimate_distance, measure_sliced_distance
+from .distances import estimate_distance, measure_sliced_distance, spread_evenly
 from .measure import Measure, References
 
 SIDE = 7
@@ -77,7 +77,7 @@ class SlicedWasserstein(Measure):
     def compute(self) -> dict[str, Estimate]:
         """The distance of samples, and for comparison that of training images."""
         samples = [torch.cat(parts) for parts in zip(*self._samples, strict=True)]
-        real = [level[: self._count] for level in self._real]
+        real = [level[torch.from_numpy(spread_evenly(self._count, len(level)))] for level in self._real]
         return {
             "image/sliced_wasserstein": self._estimate(samples),
             "image/sliced_wasserstein_of_real": self._estimate(real),
