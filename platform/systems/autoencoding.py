@@ -42,7 +42,7 @@ class AutoencoderSystem(System):
         """
         raise UserError(
             f"{len(requests)} samples were asked of an autoencoder, which only reconstructs: train a diffusion model "
-            "on its latents (examples/chemistry/adit.yaml) and predict with that checkpoint"
+            "on its latents (as examples/chemistry/adit.yaml does) and predict with that checkpoint"
         )
 
     def prepare(self, datamodule: Any) -> None:
