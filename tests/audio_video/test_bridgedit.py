@@ -1,4 +1,4 @@
-"""BridgeDiT: what the sheet of the paper says, proved on tiny towers."""
+"""BridgeDiT: its laws, on tiny towers."""
 
 from __future__ import annotations
 

@@ -74,8 +74,9 @@ def test_avdit_is_built_on_its_backbone_and_then_stands_alone(tmp_path: Path, mo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_flash_and_click_agree_by_the_bridge_alone() -> None:
-    """The published toy, shorter: with bridges by seconds nearly all pairs agree, with the bridges cut few."""
+    """A flash and its click, 350 steps: with bridges by seconds nearly all pairs agree, with the bridges cut few."""
     toy = runpy.run_path(str(ROOT / "benchmarks" / "sound_alignment.py"))
     torch.manual_seed(0)
     model = toy["build"](True, "seconds")

@@ -11,7 +11,7 @@ from polydit.platform.module import count_parameters
 
 @pytest.mark.parametrize(("size", "millions"), [("S", 32.6), ("B", 129.7), ("L", 457)])
 def test_published_parameter_counts(size: str, millions: float) -> None:
-    """Counts of the sheet: 32.6 M, 129.7 M and 457 M with label tables."""
+    """Published counts: 32.6 M, 129.7 M and 457 M with label tables."""
     with torch.device("meta"):
         denoiser, conditioner = published_denoiser(size), published_conditioner(size)
     depth, width, _ = SIZES[size]

@@ -73,7 +73,7 @@ def test_a_decoder_may_learn_from_the_bonds_of_what_it_decodes(batch: AtomBatch)
 
 
 def test_heads_learn_only_from_what_exists(batch: AtomBatch, autoencoder: AtomAutoencoder) -> None:
-    """Sheet, proof 1: lattice and fractional heads are silent on molecules, the position head on crystals."""
+    """Lattice and fractional heads are silent on molecules, the position head on crystals."""
     for periodic, silent, heard in (
         (False, ("fractional_head", "lattice_head"), ("position_head", "type_head")),
         (True, ("position_head",), ("fractional_head", "lattice_head", "type_head")),
@@ -153,7 +153,7 @@ def test_corruption_keeps_fractional_and_cartesian_together(batch: AtomBatch) ->
 
 
 def test_published_size() -> None:
-    """About 25 million parameters each for encoder and decoder (sheet): 8 pre-norm layers of width 512."""
+    """About 25 million parameters each for encoder and decoder, as published: 8 pre-norm layers of width 512."""
     with torch.device("meta"):
         model = AtomAutoencoder(fractional=PlainCode())
     layer = 4 * 512 * 512 + 4 * 512 + 2 * 512 * 2048 + 2048 + 512 + 4 * 512

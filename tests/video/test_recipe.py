@@ -88,8 +88,9 @@ def test_a_missing_clip_ends_with_its_message(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_one_mask_trained_model_interpolates_and_predicts_better_than_a_copy(tmp_path: Path) -> None:
-    """The sheet's proof on one moving disc."""
+    """One moving disc: better than a copy of the nearest frame given, and than a blend of the two."""
     data = VideoDataModule(
         [BouncingBodies(400, bodies=(1, 1), radius=(0.15, 0.2), speed=(0.5, 1.0))], frames=8, size=16, batch_size=32,
         splits=[0.9, 0.0, 0.1], cache_dir=str(tmp_path),

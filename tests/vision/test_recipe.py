@@ -86,6 +86,7 @@ def test_a_wrong_class_ends_with_its_message(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_it_learns_to_draw_what_it_is_asked_for() -> None:
     torch.manual_seed(0)
     data = make_data(sources=[Stripes(400)], batch_size=32)
