@@ -140,6 +140,21 @@ class BucketBatchSampler(DistributedSampler[list[int]]):
         return max(1, round(len(self.lengths) / (mean * self.pool_batches)))
 
 
+class EpochBatchSampler(BucketBatchSampler):
+    """Hands out (epoch, place) instead of places, so that what is drawn for an item differs between epochs.
+
+    Attributes:
+        draws: whether anything is drawn; False hands out (None, place).
+    """
+
+    draws: bool = True
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of keys."""
+        for batch in super().__iter__():
+            yield [(self.epoch if self.draws else None, place) for place in batch]
+
+
 class ResumableDataLoader(DataLoader[Any]):
     """A `DataLoader` over a `BucketBatchSampler` whose state says how many batches of the epoch were handed out.
 

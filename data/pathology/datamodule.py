@@ -8,18 +8,17 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from polydit.data.batching import ResumableDataLoader
-from polydit.platform.errors import ConfigurationError, DataError
+from polydit.data.batching import EpochBatchSampler
+from polydit.data.splitting import SplitDataModule, Splits, check_splits
+from polydit.platform.errors import ConfigurationError
 from polydit.platform.requests import Request, expand_requests
 
 from .brown import FLOOR, choose_threshold, make_mask
-from .dataset import EpochBatchSampler, KeptTiles, TileDataset
-from .splitting import SPLITS, Splits, check_splits, divide_tiles
+from .dataset import KeptTiles, TileDataset
+from .splitting import divide_tiles
 from .tiles import Picture, TileSet, TileSource
 from .wishes import StainWish, expand_folders
 
@@ -27,7 +26,7 @@ THRESHOLD_TILES = 500
 """Most tiles of the training split, drawn by seed, that the brown threshold is chosen from."""
 
 
-class TilePairDataModule(LightningDataModule):
+class TilePairDataModule(SplitDataModule):
     """Paired tiles of two stains from any number of sources.
 
     Args:
@@ -94,6 +93,8 @@ class TilePairDataModule(LightningDataModule):
         self.cache_limit_mb = cache_limit_mb
         self.seed, self.num_workers = seed, num_workers
 
+    nothing_asked = "nothing to stain: add data.requests, such as [{folder: tiles/}]"
+
     @cached_property
     def requests(self) -> list[Request]:
         """The requests, one for each image, checked."""
@@ -102,36 +103,13 @@ class TilePairDataModule(LightningDataModule):
             StainWish.parse(request.wishes)
         return requests
 
-    def setup(self, stage: str) -> None:
-        """Open the sources and check that the split has tiles, except for `predict`."""
-        if stage == "predict":
-            return
-        name = {"fit": "train", "validate": "val"}.get(stage, "test")
-        if not any(map(len, self.chosen[name])) and not (name == "test" and self._request_entries):
-            slides = {tiles.slide(i) for tiles in self.opened for i in range(len(tiles))}
-            raise DataError(
-                f"the {name} split is empty: {len(slides)} slides or patients in all, splits={self.splits!r}; slides "
-                "are never divided, so give more of them, or a larger fraction"
-            )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of the training split, `TileBatch` each; resumes in mid-epoch."""
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Batches of the validation split in a fixed order; no loader, so no validation, if it is empty."""
-        return self._loader("val", shuffle=False) if any(map(len, self.chosen["val"])) else []
-
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of the test split if there is one, and after them the requests if there are any."""
-        loaders = [self._loader("test", shuffle=False)] if any(map(len, self.chosen["test"])) else []
-        return [*loaders, self.predict_dataloader()] if self._request_entries else loaders
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Lists of `Request`."""
-        if not self._request_entries:
-            raise ConfigurationError("nothing to stain: add data.requests, such as [{folder: tiles/}]")
-        return DataLoader(self.requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+    def describe_empty(self) -> str:
+        """How much there is, and what to do where a split got nothing of it."""
+        slides = {tiles.slide(i) for tiles in self.opened for i in range(len(tiles))}
+        return (
+            f"{len(slides)} slides or patients in all, splits={self.splits!r}; slides are never divided, so give more "
+            "of them, or a larger fraction"
+        )
 
     @cached_property
     def opened(self) -> list[TileSet]:
@@ -140,17 +118,13 @@ class TilePairDataModule(LightningDataModule):
         pixels = sum(math.prod(tiles.size(i)) for tiles in opened for i in range(len(tiles)))
         return [KeptTiles(tiles) for tiles in opened] if 7 * pixels <= self.cache_limit_mb * 1e6 else opened
 
-    @cached_property
-    def chosen(self) -> dict[str, list[NDArray[np.int64]]]:
-        """Split -> for each source, places of its images."""
-        divided = [divide_tiles(tiles, self.splits, self.seed) for tiles in self.opened]
-        if self.limit is not None:
-            generator = np.random.default_rng(self.seed)
-            divided = [
-                {name: np.sort(generator.permutation(places)[: self.limit]) for name, places in parts.items()}
-                for parts in divided
-            ]
-        return {name: [parts[name] for parts in divided] for name in SPLITS}
+    def divide(self, items: Any) -> dict[str, NDArray[np.int64]]:
+        """Split -> places of one source's tiles."""
+        return divide_tiles(items, self.splits, self.seed)
+
+    def open_split(self, split: str) -> Dataset[Any]:
+        """The tiles of a split."""
+        return self.tiles(split)
 
     @cached_property
     def brown_threshold(self) -> float:
@@ -184,17 +158,8 @@ class TilePairDataModule(LightningDataModule):
             tiles, index = places[place]
             yield tiles.read(index).ihc
 
-    def _loader(self, split: str, shuffle: bool) -> DataLoader[Any]:
-        dataset = self.tiles(split)
-        trainer = self.trainer
-        sampler = EpochBatchSampler(
-            np.ones(len(dataset), dtype=np.int64), self.batch_size, shuffle=shuffle, bucket=False, seed=self.seed,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-        )
+    def make_sampler(self, count: int, shuffle: bool) -> EpochBatchSampler:
+        """Batches that say the epoch too, where training draws something for each of the tiles."""
+        sampler = EpochBatchSampler(**self.sampling(count, shuffle))
         sampler.draws = shuffle and self.augment
-        return ResumableDataLoader(
-            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="spawn" if self.num_workers else None,
-        )
+        return sampler

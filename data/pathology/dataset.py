@@ -5,7 +5,7 @@ Shape legend: B tiles, h, w height and width of an image, s side of a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from polydit.data.batching import BucketBatchSampler
 from polydit.platform.errors import DataError
 
 from .tiles import Picture, TileBatch, TilePair, TileSet, to_tensor
@@ -146,21 +145,6 @@ class TileDataset(Dataset[TileBatch]):
         above, before = min(top, self.margin), min(left, self.margin)
         wide = pair.ihc[top - above : top + self.tile + self.margin, left - before : left + self.tile + self.margin]
         return self.make_mask(wide)[above : above + self.tile, before : before + self.tile]
-
-
-class EpochBatchSampler(BucketBatchSampler):
-    """Hands out (epoch, place) instead of places, so that what is drawn for a tile differs between epochs.
-
-    Attributes:
-        draws: whether anything is drawn; False hands out (None, place).
-    """
-
-    draws: bool = True
-
-    def __iter__(self) -> Iterator[Any]:
-        """Batches of keys."""
-        for batch in super().__iter__():
-            yield [(self.epoch if self.draws else None, place) for place in batch]
 
 
 def turn_image(image: NDArray[Any], turn: int) -> NDArray[Any]:

@@ -14,13 +14,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from polydit.data.batching import BucketBatchSampler, ResumableDataLoader
+from polydit.data.splitting import SPLITS, check_splits
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.normalisers import FieldStatistics
 from polydit.platform.requests import Request, expand_requests
 
 from .demonstrations import DemonstrationSet, DemonstrationSource, FieldSpec
 from .memory import MemoryDemonstrations, size_in_memory
-from .splitting import SPLITS, check_splits, divide_episodes
+from .splitting import divide_episodes
 from .statistics import measure_fields
 from .versions import warn_of_other_versions
 from .windows import WindowDataset

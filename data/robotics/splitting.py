@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from polydit.platform.errors import ConfigurationError
+from polydit.data.splitting import SPLITS
 
 from .demonstrations import DemonstrationSet
-
-SPLITS = ("train", "val", "test")
 
 STORED_NAMES = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
 """Split -> names under which the origins list it: robomimic says valid, LeRobot val."""
@@ -39,22 +37,6 @@ def divide_episodes(
         generator = np.random.default_rng(seed)
         parts = {name: generator.permutation(places)[:limit] for name, places in parts.items()}
     return {name: np.sort(parts[name]) for name in SPLITS}
-
-
-def check_splits(splits: str | Sequence[float]) -> None:
-    """Refuse anything but "stored" and three fractions that sum to 1.
-
-    Raises:
-        ConfigurationError: naming what was given.
-    """
-    if isinstance(splits, str):
-        if splits != "stored":
-            raise ConfigurationError(f"splits is 'stored' or three fractions such as [0.9, 0.1, 0], not {splits!r}")
-    elif len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1.0) > 1e-6:
-        raise ConfigurationError(
-            f"splits {list(splits)} must be three fractions for train, val and test, none negative, that sum to 1; "
-            f"these sum to {sum(splits):g}"
-        )
 
 
 def _find_stored(opened: DemonstrationSet) -> dict[str, NDArray[np.int64]] | None:

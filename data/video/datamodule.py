@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from polydit.data.batching import BucketBatchSampler, ResumableDataLoader
-from polydit.platform.errors import ConfigurationError, DataError
+from polydit.data.splitting import SplitDataModule
+from polydit.platform.errors import ConfigurationError
 from polydit.platform.requests import Request, expand_requests
 
 from .clips import Clip, ClipBatch, ClipFacts, ClipFormat, ClipSet, ClipSource, to_tensor
-from .splitting import SPLITS, check_splits, divide_clips
+from .splitting import check_splits, divide_clips
 from .wishes import ClipWish, expand_folders
 
 
-class VideoDataModule(LightningDataModule):
+class VideoDataModule(SplitDataModule):
     """Clips of one format from any number of sources.
 
     Args:
@@ -79,6 +78,8 @@ class VideoDataModule(LightningDataModule):
         self._request_entries, self._request_seed = requests or [], request_seed
         self.request_batch_size, self.seed, self.num_workers = request_batch_size, seed, num_workers
 
+    nothing_asked = "nothing to make: add data.requests, such as [{task: unconditional, count: 16}]"
+
     @cached_property
     def requests(self) -> list[Request]:
         """The requests, one for each clip, checked."""
@@ -87,36 +88,13 @@ class VideoDataModule(LightningDataModule):
             ClipWish.parse(request.wishes)
         return requests
 
-    def setup(self, stage: str) -> None:
-        """Open the sources and check that the split has clips, except for `predict`."""
-        if stage == "predict":
-            return
-        name = {"fit": "train", "validate": "val"}.get(stage, "test")
-        if not any(map(len, self.chosen[name])) and not (name == "test" and self._request_entries):
-            groups = {clips.group(i) for clips in self.opened for i in range(len(clips))}
-            raise DataError(
-                f"the {name} split is empty: {len(groups)} groups in all, splits={list(self.splits)}; groups are never "
-                "divided, so give more of them, or a larger fraction"
-            )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of the training split, `ClipBatch` each; resumes in mid-epoch."""
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Batches of the validation split in a fixed order; no loader, so no validation, if it is empty."""
-        return self._loader("val", shuffle=False) if any(map(len, self.chosen["val"])) else []
-
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of the test split if there is one, and after them the requests if there are any."""
-        loaders = [self._loader("test", shuffle=False)] if any(map(len, self.chosen["test"])) else []
-        return [*loaders, self.predict_dataloader()] if self._request_entries else loaders
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Lists of `Request`."""
-        if not self._request_entries:
-            raise ConfigurationError("nothing to make: add data.requests, such as [{task: unconditional, count: 16}]")
-        return DataLoader(self.requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+    def describe_empty(self) -> str:
+        """How much there is, and what to do where a split got nothing of it."""
+        groups = {clips.group(i) for clips in self.opened for i in range(len(clips))}
+        return (
+            f"{len(groups)} groups in all, splits={list(self.splits)}; groups are never divided, so give more of "
+            "them, or a larger fraction"
+        )
 
     @cached_property
     def opened(self) -> list[ClipSet]:
@@ -128,35 +106,17 @@ class VideoDataModule(LightningDataModule):
                 warnings.warn(f"{len(notes)} remarks on clips: {'; '.join(notes[:5])}{more}", stacklevel=2)
         return opened
 
-    @cached_property
-    def chosen(self) -> dict[str, list[NDArray[np.int64]]]:
-        """Split -> for each source, places of its clips."""
-        divided = [divide_clips(clips, self.splits, self.seed) for clips in self.opened]
-        if self.limit is not None:
-            generator = np.random.default_rng(self.seed)
-            divided = [
-                {name: np.sort(generator.permutation(places)[: self.limit]) for name, places in parts.items()}
-                for parts in divided
-            ]
-        return {name: [parts[name] for parts in divided] for name in SPLITS}
+    def divide(self, items: Any) -> dict[str, NDArray[np.int64]]:
+        """Split -> places of one source's clips."""
+        return divide_clips(items, self.splits, self.seed)
+
+    def open_split(self, split: str) -> Dataset[Any]:
+        """The clips of a split."""
+        return self.clips(split)
 
     def clips(self, split: str) -> ClipDataset:
         """The clips of a split."""
         return ClipDataset(self.opened, self.chosen[split], self.format)
-
-    def _loader(self, split: str, shuffle: bool) -> DataLoader[Any]:
-        dataset = self.clips(split)
-        trainer = self.trainer
-        sampler = BucketBatchSampler(
-            np.ones(len(dataset), dtype=np.int64), self.batch_size, shuffle=shuffle, bucket=False, seed=self.seed,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-        )
-        return ResumableDataLoader(
-            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="spawn" if self.num_workers else None,
-        )
 
 
 class ClipDataset(Dataset[ClipBatch]):

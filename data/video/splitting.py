@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from polydit.data.splitting import SPLITS
 from polydit.platform.errors import ConfigurationError
 
 from .clips import ClipSet
-
-SPLITS = ("train", "val", "test")
 
 
 def check_splits(splits: Sequence[float]) -> None:

@@ -7,24 +7,23 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from polydit.data.batching import ResumableDataLoader
-from polydit.platform.errors import ConfigurationError, DataError
+from polydit.data.batching import EpochBatchSampler
+from polydit.data.splitting import SplitDataModule, Splits, check_splits
+from polydit.platform.errors import ConfigurationError
 from polydit.platform.requests import Request
 
-from .dataset import EpochBatchSampler, ImageDataset
+from .dataset import ImageDataset
 from .decoding import Decoder
 from .fitting import Fit, check_fit
 from .pictures import ImageSet, ImageSource
-from .splitting import SPLITS, Splits, check_splits, divide_images
+from .splitting import divide_images
 from .wishes import ALL, ImageWish, expand_entries
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(SplitDataModule):
     """Square images, with or without classes, from any number of sources.
 
     Classes of several sources are one where their names are.
@@ -86,6 +85,8 @@ class ImageDataModule(LightningDataModule):
         self.request_batch_size = request_batch_size
         self.cache_limit_mb, self.seed, self.num_workers = cache_limit_mb, seed, num_workers
 
+    nothing_asked = "nothing to draw: add data.requests, such as [{class: all, count: 10}]"
+
     @cached_property
     def requests(self) -> list[Request]:
         """The requests, one for each image, checked as far as possible without a model."""
@@ -98,36 +99,10 @@ class ImageDataModule(LightningDataModule):
                 ImageWish.parse(request.wishes).resolve(self.classes)
         return requests
 
-    def setup(self, stage: str) -> None:
-        """Open the sources and check that the split has images, except for `predict`."""
-        if stage == "predict":
-            return
-        name = {"fit": "train", "validate": "val"}.get(stage, "test")
-        if not any(map(len, self.chosen[name])) and not (name == "test" and self._request_entries):
-            count = sum(len(images) for images in self.opened)
-            raise DataError(
-                f"the {name} split is empty: {count} images in all, splits={self.splits!r}; give more of them, or a "
-                "larger fraction"
-            )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of the training split, `ImageBatch` each; resumes in mid-epoch."""
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Batches of the validation split in a fixed order; no loader, so no validation, if it is empty."""
-        return self._loader("val", shuffle=False) if any(map(len, self.chosen["val"])) else []
-
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of the test split if there is one, and after them the requests if there are any."""
-        loaders = [self._loader("test", shuffle=False)] if any(map(len, self.chosen["test"])) else []
-        return [*loaders, self.predict_dataloader()] if self._request_entries else loaders
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Lists of `Request`."""
-        if not self._request_entries:
-            raise ConfigurationError("nothing to draw: add data.requests, such as [{class: all, count: 10}]")
-        return DataLoader(self.requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
+    def describe_empty(self) -> str:
+        """How much there is, and what to do where a split got nothing of it."""
+        count = sum(len(images) for images in self.opened)
+        return f"{count} images in all, splits={self.splits!r}; give more of them, or a larger fraction"
 
     @cached_property
     def opened(self) -> list[ImageSet]:
@@ -139,17 +114,13 @@ class ImageDataModule(LightningDataModule):
         """Names of all classes: those of the first source in its order, then new ones of the others."""
         return tuple(dict.fromkeys(name for images in self.opened for name in images.classes))
 
-    @cached_property
-    def chosen(self) -> dict[str, list[NDArray[np.int64]]]:
-        """Split -> for each source, places of its images."""
-        divided = [divide_images(images, self.splits, self.seed) for images in self.opened]
-        if self.limit is not None:
-            generator = np.random.default_rng(self.seed)
-            divided = [
-                {name: np.sort(generator.permutation(places)[: self.limit]) for name, places in parts.items()}
-                for parts in divided
-            ]
-        return {name: [parts[name] for parts in divided] for name in SPLITS}
+    def divide(self, items: Any) -> dict[str, NDArray[np.int64]]:
+        """Split -> places of one source's images."""
+        return divide_images(items, self.splits, self.seed)
+
+    def open_split(self, split: str) -> Dataset[Any]:
+        """The images of a split."""
+        return self.images(split)
 
     def images(self, split: str) -> ImageDataset:
         """The images of a split."""
@@ -161,17 +132,8 @@ class ImageDataModule(LightningDataModule):
             self.cache_limit_mb * 1e6, self.seed,
         )
 
-    def _loader(self, split: str, shuffle: bool) -> DataLoader[Any]:
-        dataset = self.images(split)
-        trainer = self.trainer
-        sampler = EpochBatchSampler(
-            np.ones(len(dataset), dtype=np.int64), self.batch_size, shuffle=shuffle, bucket=False, seed=self.seed,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-        )
+    def make_sampler(self, count: int, shuffle: bool) -> EpochBatchSampler:
+        """Batches that say the epoch too, where training draws something for each of the images."""
+        sampler = EpochBatchSampler(**self.sampling(count, shuffle))
         sampler.draws = shuffle
-        return ResumableDataLoader(
-            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="spawn" if self.num_workers else None,
-        )
+        return sampler

@@ -6,14 +6,11 @@ Shape legend: B images, s side, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-
-from polydit.data.batching import BucketBatchSampler
 
 from .decoding import Decoder
 from .fitting import Fit, fit_image
@@ -106,18 +103,3 @@ class ImageDataset(Dataset[ImageBatch]):
             self.keep -= image.nbytes
             self._kept[place] = image
         return image
-
-
-class EpochBatchSampler(BucketBatchSampler):
-    """Hands out (epoch, place) instead of places, so that what is drawn for an image differs between epochs.
-
-    Attributes:
-        draws: whether anything is drawn; False hands out (None, place).
-    """
-
-    draws: bool = True
-
-    def __iter__(self) -> Iterator[Any]:
-        """Batches of keys."""
-        for batch in super().__iter__():
-            yield [(self.epoch if self.draws else None, place) for place in batch]

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polydit.platform.errors import ConfigurationError, DataError
+from polydit.data.splitting import SPLITS, Splits
+from polydit.platform.errors import DataError
 
 from .pictures import ImageSet
-
-SPLITS = ("train", "val", "test")
-
-Splits = Literal["stored"] | list[float]
-
-
-def check_splits(splits: Splits) -> None:
-    """Refuse anything but "stored" and three fractions that sum to 1.
-
-    Raises:
-        ConfigurationError: naming what was given.
-    """
-    if isinstance(splits, str):
-        if splits != "stored":
-            raise ConfigurationError(f"splits is 'stored' or three fractions such as [0.8, 0.1, 0.1], not {splits!r}")
-    elif len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1.0) > 1e-6:
-        raise ConfigurationError(
-            f"splits {list(splits)} must be three fractions for train, val and test, none negative, that sum to 1; "
-            f"these sum to {sum(splits):g}"
-        )
 
 
 def divide_images(images: ImageSet, splits: Splits, seed: int) -> dict[str, NDArray[np.int64]]:
