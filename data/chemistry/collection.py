@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polydit.data.splitting import check_splits
 from polydit.platform.errors import ConfigurationError, DataError
 
 from .dataset import StructureView, store_starts
 from .drawn_properties import LabelledStructures
 from .sources import Source
-from .splitting import WHOLE, assign_splits, check_part, check_splits, choose
+from .splitting import WHOLE, assign_splits, check_part, choose
 from .store import SPLITS, StructureStore
 from .structure import AtomicStructure
 

@@ -89,23 +89,6 @@ def check_part(part: Sequence[float]) -> None:
         )
 
 
-def check_splits(splits: str | Sequence[float]) -> None:
-    """Refuse anything but "stored" and three fractions that sum to 1.
-
-    Raises:
-        ConfigurationError: naming what was given.
-    """
-    if isinstance(splits, str):
-        if splits != "stored":
-            raise ConfigurationError(f"splits is 'stored' or three fractions such as [0.8, 0.1, 0.1], not {splits!r}")
-        return
-    if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1.0) > 1e-6:
-        raise ConfigurationError(
-            f"splits {list(splits)} must be three fractions for train, val and test, none negative, that sum to 1; "
-            f"these sum to {sum(splits):g}"
-        )
-
-
 def _divide(size: int, fractions: Sequence[float], seed: int) -> NDArray[np.int64]:
     """[n] split codes of a random division; the same `size`, fractions and seed give the same one."""
     order = np.random.default_rng(seed).permutation(size)

@@ -11,13 +11,14 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from polydit.data.batching import BucketBatchSampler, ResumableDataLoader
+from polydit.data.splitting import SPLITS, check_splits
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.requests import Request, expand_requests
 
 from .cameras import CameraRange
 from .dataset import ViewDataset
 from .heatmaps import HeatmapRecipe
-from .motion import SPLITS, Motion, MotionSource, check_splits, divide_motions
+from .motion import Motion, MotionSource, divide_motions
 from .walking import WalkingSource
 from .wishes import HeatmapInput, check_count, check_frame, check_keys, read_heatmaps
 

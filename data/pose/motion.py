@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from polydit.platform.errors import ConfigurationError, DataError
+from polydit.data.splitting import SPLITS, check_splits
+from polydit.platform.errors import DataError
 
 from .skeleton import JOINTS
-
-SPLITS = ("train", "val", "test")
 
 LONGEST_BONES = 3.0
 """Metres that a person's joints may lie apart; more says that the unit is another."""
@@ -96,21 +95,6 @@ def divide_motions(
     for place, name in zip(free, _deal([motions[i] for i in free], list(fractions), seed), strict=True):
         parts[name].append(place)
     return {name: sorted(places) for name, places in parts.items()}
-
-
-def check_splits(splits: str | Sequence[float]) -> None:
-    """Refuse anything but "stored" and three fractions that sum to 1.
-
-    Raises:
-        ConfigurationError: naming what was given.
-    """
-    if isinstance(splits, str):
-        if splits != "stored":
-            raise ConfigurationError(f"splits is 'stored' or three fractions such as [0.8, 0.1, 0.1], not {splits!r}")
-    elif len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1.0) > 1e-6:
-        raise ConfigurationError(
-            f"splits {list(splits)} must be three fractions for train, val and test, none negative, that sum to 1"
-        )
 
 
 def _deal(motions: Sequence[Motion], fractions: Sequence[float], seed: int) -> list[str]:
