@@ -20,7 +20,8 @@ from polydit.data.splitting import check_splits
 from polydit.platform.errors import ConfigurationError, DataError
 
 from .dataset import StructureView, store_starts
-from .drawn_properties import LabelledStructures
+from .drawn import LabelledStructures
+from .references import list_elements
 from .sources import Source
 from .splitting import WHOLE, assign_splits, check_part, choose
 from .store import SPLITS, StructureStore
@@ -144,11 +145,12 @@ class StructureCollection:
         return sorted(found)
 
     def labelled_structures(self) -> LabelledStructures:
-        """Sizes and labels of the training split, for requests to be drawn from."""
-        places = self.places("train")
+        """Sizes, labels and formulas of the training split, for requests to be drawn from."""
+        places, structures = self.places("train"), self.structures("train")
         return LabelledStructures(
             self._joined("num_atoms")[places], self._joined("periodic")[places],
             {name: self._label(name)[places] for name in self.properties},
+            lambda index: list_elements(structures[index]),
         )
 
     @cached_property

@@ -19,7 +19,7 @@ from polydit.platform.requests import Request, expand_requests
 
 from .collection import StructureCollection
 from .dataset import AtomDataset
-from .drawn_properties import drawn_properties
+from .drawn import is_drawn
 from .references import check_entry, expand_entry
 from .sources import Source
 
@@ -47,7 +47,8 @@ class ChemistryDataModule(StructureCollection, LightningDataModule):
             random order. Parts that do not overlap have no structure in common, whatever the other options.
         part_seed: of the order that parts are cut from; the same in runs whose parts are to be disjoint.
         requests: what `predict` and `test` sample: wishes in the words of the domain, and ``count``, default 1. A
-            property whose value is ``drawn`` is drawn from the training split, with the number of atoms. An entry with
+            property whose value is ``drawn`` is drawn from the training split, with the number of atoms; ``elements:
+            drawn`` is the formula of a training structure, at the size and in the domain asked for. An entry with
             ``elements_of: test`` asks ``count`` times for the elements of every structure of that split: of those of
             its ``domain`` and of the source named ``source``, where given, and of ``limit`` of them at most.
         request_batch_size: requests handed over at a time.
@@ -135,8 +136,8 @@ class ChemistryDataModule(StructureCollection, LightningDataModule):
         return DataLoader(requests, batch_size=self.request_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def drawn_requests(self) -> list[Request]:
-        """The requests, with numbers in place of what is to be drawn; only then is the training split read."""
-        if not any(drawn_properties(request.wishes) for request in self.requests):
+        """The requests, with values in place of what is to be drawn; only then is the training split read."""
+        if not any(is_drawn(request.wishes) for request in self.requests):
             return self.requests
         structures = self.labelled_structures()
         return [structures.draw(request) for request in self.requests]

@@ -16,7 +16,7 @@ from polydit.platform.errors import ConfigurationError
 from polydit.platform.requests import expand_requests
 
 from .dataset import StructureView
-from .drawn_properties import without_drawn
+from .drawn import without_drawn
 from .store import SPLITS
 from .structure import AtomicStructure
 from .wishes import Wishes

@@ -5,7 +5,7 @@ Shape legend: B batch, N tokens, C channels, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +155,7 @@ class TokenHead(Head):
         return 2 * tokens * self.linear.weight.numel()
 
 
-def check_channels(cond: Condition, known: Mapping[str, int]) -> None:
+def check_channels(cond: Condition, known: Collection[str]) -> None:
     """Refuse a condition with channels that the embedding does not read.
 
     Raises:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polydit.data.chemistry.datamodule import ChemistryDataModule
-from polydit.data.chemistry.drawn_properties import BINS, DRAWN, LabelledStructures, drawn_properties
+from polydit.data.chemistry.drawn import BINS, DRAWN, LabelledStructures, drawn_properties
 from polydit.data.chemistry.sources import QM9Source
 from polydit.data.chemistry.splitting import shares
 from polydit.data.chemistry.wishes import Wishes
@@ -95,7 +95,8 @@ def labelled(count: int = 4000) -> LabelledStructures:
     num_atoms = generator.integers(3, 15, count)
     gap = 10 - num_atoms / 2 + 0.1 * generator.normal(size=count)
     periodic = generator.random(count) < 0.2
-    return LabelledStructures(num_atoms, periodic, {"gap": np.where(periodic, np.nan, gap), "logp": -gap})
+    values = {"gap": np.where(periodic, np.nan, gap), "logp": -gap}
+    return LabelledStructures(num_atoms, periodic, values, lambda place: f"C1 H{num_atoms[place] - 1}")
 
 
 def draw(structures: LabelledStructures, seed: int = 0, **wishes: Any) -> dict[str, Any]:
@@ -140,8 +141,29 @@ def test_a_size_that_is_told_is_kept() -> None:
         assert drawn["properties"]["gap"] == pytest.approx(7.5, abs=0.6)
 
 
+def test_elements_are_drawn_with_the_size_and_the_property_of_their_structure() -> None:
+    structures = labelled()
+    for seed in range(50):
+        drawn = draw(structures, seed, domain="molecule", elements=DRAWN, properties={"gap": DRAWN})
+        size = Wishes.parse(drawn).size
+        assert size is not None and "num_atoms" not in drawn
+        assert drawn["properties"]["gap"] == pytest.approx(10 - size / 2, abs=0.6)
+        assert Wishes.parse(draw(structures, seed, num_atoms=7, elements=DRAWN)).size == 7
+    sizes = [Wishes.parse(draw(structures, seed, elements=DRAWN)).size for seed in range(600)]
+    assert np.mean(sizes) == pytest.approx(structures.num_atoms.mean(), abs=0.4)  # type: ignore[arg-type]
+
+
+def test_drawn_elements_are_those_of_training_structures(build: Any) -> None:
+    module = build(requests=[{"domain": "molecule", "elements": DRAWN, "count": 30}])
+    known = {tuple(np.bincount(structure.numbers, minlength=100)) for structure in module.structures("train")}
+    wishes = [Wishes.parse(request.wishes) for request in module.drawn_requests()]
+    assert len(wishes) == 30 and len({wish.elements for wish in wishes}) > 10
+    assert all(tuple(np.bincount(wish.elements, minlength=100)) in known for wish in wishes)
+    assert all(wish.domain == "molecule" for wish in wishes)
+
+
 def test_a_single_value_is_drawn_as_it_is() -> None:
-    structures = LabelledStructures(np.array([4]), np.array([False]), {"gap": np.array([2.5])})
+    structures = LabelledStructures(np.array([4]), np.array([False]), {"gap": np.array([2.5])}, str)
     assert draw(structures, properties={"gap": DRAWN}) == {
         "domain": "molecule", "num_atoms": 4, "properties": {"gap": 2.5},
     }  # fmt: skip
@@ -152,8 +174,9 @@ def test_a_single_value_is_drawn_as_it_is() -> None:
     [
         ({"properties": {"gap": DRAWN, "logp": 1.0}}, "draws gap and gives logp"),
         ({"properties": {"mass": DRAWN}}, "mass is to be drawn, but no training structure has it"),
-        ({"num_atoms": 99, "properties": {"gap": DRAWN}}, "no training structure of 99 atoms has it"),
-        ({"domain": "crystal", "properties": {"gap": DRAWN}}, "no training crystal of any size has it"),
+        ({"num_atoms": 99, "properties": {"gap": DRAWN}}, "the training split has no structure of 99 atoms"),
+        ({"num_atoms": 99, "elements": DRAWN}, "elements cannot be drawn: the training split has no structure of 99"),
+        ({"domain": "crystal", "properties": {"gap": DRAWN}}, "the training split has no crystal of any size"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(wishes: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ moved or mirrored molecule gets the same features and the same moves, turned. It
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -21,6 +21,7 @@ from polydit.platform.denoisers.base import Denoiser
 from polydit.platform.denoisers.modulation import AdaLNZero, Modulation
 from polydit.platform.denoisers.stack import FeedForwards, choose_parts
 from polydit.platform.denoisers.time import TimeEmbedding
+from polydit.platform.denoisers.tokens import check_channels
 from polydit.platform.errors import ConfigurationError
 from polydit.platform.feedforwards import MLP
 from polydit.platform.state import Condition, State, Streams, Time, expand_time
@@ -63,6 +64,8 @@ class DualTrackTransformer(Denoiser):
         feedforward: builds the node track's feed-forward from the width, or several that layers take in turn; None: the
             published one.
         modulation: builds what turns that embedding into one vector per layer; unused without `time`.
+        channels: condition channel -> number of channels, such as the elements that are asked for; through linear maps
+            of their own they are added to the embedded atoms.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class DualTrackTransformer(Denoiser):
         time: Callable[[int], TimeEmbedding] | None = None,
         feedforward: FeedForwards | None = None,
         modulation: Callable[[int, Sequence[int]], Modulation] = AdaLNZero,
+        channels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -101,6 +105,9 @@ class DualTrackTransformer(Denoiser):
         self.embedding = nn.Linear(features + 1, width)
         self.estimate = nn.Linear(features, width, bias=False) if estimate else None
         self.follow = nn.Linear(width, 1) if estimate else None
+        self.channels = nn.ModuleDict(
+            {name: nn.Linear(size, width, bias=False) for name, size in (channels or {}).items()}
+        )
         self.refresh = GeometryRefresh(width, settings)
         own = feedforward or partial(MLP, ratio=hidden / width, activation="gelu", dropout=dropout)
         self.blocks = nn.ModuleList(
@@ -128,11 +135,12 @@ class DualTrackTransformer(Denoiser):
         Args:
             x_t: noised fields.
             t: [B] noise levels.
-            cond: the condition's vectors, and the channel ``self_condition`` where estimates are used.
+            cond: the condition's vectors, the channels listed, and ``self_condition`` where estimates are used.
             ctx: context of this pass.
 
         Raises:
-            ConfigurationError: if times differ between fields or atoms, or fields are missing or of another size.
+            ConfigurationError: if times differ between fields or atoms, fields are missing or of another size, or the
+                condition has channels that are not listed.
         """
         if isinstance(t, dict) or t.ndim != 1:
             raise ConfigurationError("this denoiser takes one noise level per molecule: give t of shape [B]")
@@ -143,6 +151,10 @@ class DualTrackTransformer(Denoiser):
         node = self.embedding(clear(torch.cat([features, level], dim=-1), ctx))
         for vector in cond.vectors.values():
             node = node + (vector if vector.ndim == 3 else vector[:, None]).to(node.dtype)
+        check_channels(cond, {"self_condition", *self.channels})
+        for name, layer in self.channels.items():
+            if name in cond.channels:
+                node = node + layer(cond.channels[name].to(features.dtype))
         clean, clean_features = self._estimates(cond)
         if self.estimate is not None and clean_features is not None:
             node = node + self.estimate(clean_features.to(features.dtype))
@@ -200,7 +212,7 @@ class DualTrackTransformer(Denoiser):
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
         """Floating-point operations of one sample alone, with an estimate, two per multiply-add, products only."""
         ends = [self.embedding, *(layer for layer in self.output if isinstance(layer, nn.Linear))]
-        ends += [layer for layer in (self.estimate, self.follow) if layer is not None]
+        ends += [layer for layer in (self.estimate, self.follow, *self.channels.values()) if isinstance(layer, nn.Linear)]
         total = 2 * tokens * sum(layer.weight.numel() for layer in ends)
         total += self.refresh.cost(tokens, len(self.blocks) - 1 if self.refresh.repeats else 0)
         total += sum(block.cost(tokens) for block in self.blocks if isinstance(block, DualTrackBlock))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from polydit.data.chemistry.collate import collate
-from polydit.data.chemistry.drawn_properties import LabelledStructures
+from polydit.data.chemistry.drawn import LabelledStructures
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.evaluation import property_error
 from polydit.domains.chemistry.evaluation.property_error import PropertyErrorEvaluator
@@ -123,7 +123,7 @@ def test_within_size_pairs_are_other_molecules_of_the_size(predictor: BiasedSyst
 def test_who_ignores_the_wish_lands_on_within_size_and_who_obeys_on_the_bound(predictor: BiasedSystem) -> None:
     data = make_data(1500)
     labels, sizes = (np.array([m.labels["gap"] for m in data.held]), np.array([len(m.numbers) for m in data.held]))
-    known = LabelledStructures(sizes, np.zeros(1500, dtype=bool), {"gap": labels})
+    known = LabelledStructures(sizes, np.zeros(1500, dtype=bool), {"gap": labels}, str)
     wishes = {"domain": "molecule", "properties": {"gap": "drawn"}}
     requests = [known.draw(Request(seed, wishes)) for seed in range(1500)]
     generator = np.random.default_rng(0)
