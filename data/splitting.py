@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import cached_property
 from typing import Any, Literal
 
@@ -131,15 +131,15 @@ class SplitDataModule(LightningDataModule):
             ]
         return {name: [parts[name] for parts in divided] for name in SPLITS}
 
-    def make_sampler(self, count: int, shuffle: bool) -> BucketBatchSampler:
-        """Batches of places among `count` items."""
-        return BucketBatchSampler(**self.sampling(count, shuffle))
+    def make_sampler(self, items: Sized, shuffle: bool) -> BucketBatchSampler:
+        """Batches of places among the items of a split."""
+        return BucketBatchSampler(**self.sampling(items, shuffle))
 
-    def sampling(self, count: int, shuffle: bool) -> dict[str, Any]:
-        """Options of a sampler over `count` items, each process its share."""
+    def sampling(self, items: Sized, shuffle: bool) -> dict[str, Any]:
+        """Options of a sampler over items of one length, each process its share."""
         trainer = self.trainer
         return {
-            "lengths": np.ones(count, dtype=np.int64), "batch_size": self.batch_size, "shuffle": shuffle,
+            "lengths": np.ones(len(items), dtype=np.int64), "batch_size": self.batch_size, "shuffle": shuffle,
             "bucket": False, "seed": self.seed, "num_replicas": 1 if trainer is None else trainer.world_size,
             "rank": 0 if trainer is None else trainer.global_rank,
         }
@@ -147,7 +147,7 @@ class SplitDataModule(LightningDataModule):
     def _loader(self, split: str, shuffle: bool) -> DataLoader[Any]:
         dataset: Any = self.open_split(split)
         return ResumableDataLoader(
-            dataset, sampler=self.make_sampler(len(dataset), shuffle), batch_size=None, num_workers=self.num_workers,
+            dataset, sampler=self.make_sampler(dataset, shuffle), batch_size=None, num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available(),
             multiprocessing_context="spawn" if self.num_workers else None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -158,8 +158,8 @@ class TilePairDataModule(SplitDataModule):
             tiles, index = places[place]
             yield tiles.read(index).ihc
 
-    def make_sampler(self, count: int, shuffle: bool) -> EpochBatchSampler:
+    def make_sampler(self, items: Sized, shuffle: bool) -> EpochBatchSampler:
         """Batches that say the epoch too, where training draws something for each of the tiles."""
-        sampler = EpochBatchSampler(**self.sampling(count, shuffle))
+        sampler = EpochBatchSampler(**self.sampling(items, shuffle))
         sampler.draws = shuffle and self.augment
         return sampler

@@ -24,20 +24,23 @@ from .wishes import ALL, ImageWish, expand_entries
 
 
 class ImageDataModule(SplitDataModule):
-    """Square images, with or without classes, from any number of sources.
+    """Images, square or of sizes of their own, with or without classes, from any number of sources.
 
     Classes of several sources are one where their names are.
 
     Args:
         sources: where images come from.
-        size: side in pixels of the images that batches hold.
+        size: side in pixels of the square images that batches hold; with ``fit: keep`` images have a height and a width
+            of their own, and at most as many pixels as such a square.
         batch_size: images in a batch.
         splits: three fractions for train, val and test, by which every class is divided by seed; or "stored" for those
             that the sources list.
         limit: at most this many images of each source in each split, drawn by seed, for quick runs.
         decoder: channels, and what is done with transparency and 16 bits; None: colour, over white, scaled.
-        fit: what is done with images of another size: "crop", "random_crop", "resize" or "refuse", see
-            `polydit.data.vision.fitting.fit_image`.
+        fit: what is done with images of another size: "crop", "random_crop", "resize", "refuse" or "keep", see
+            `polydit.data.vision.fitting.fit_image`. With "keep" images of like area share a batch, so that little of it
+            is padding.
+        multiple: what heights and widths are multiples of with ``fit: keep``: the patch, times an autoencoder's factor.
         flip: whether training mirrors half of its images left to right. Not for digits or letters.
         requests: images that `predict`, and `test` after the held-out data, ask for: ``class`` (number from 0, name, or
             "all" for each), ``count``, ``seed``, ``size``.
@@ -67,6 +70,7 @@ class ImageDataModule(SplitDataModule):
         cache_limit_mb: float = 1024,
         seed: int = 0,
         num_workers: int = 0,
+        multiple: int = 1,
     ) -> None:
         super().__init__()
         if not sources and not requests:
@@ -77,10 +81,10 @@ class ImageDataModule(SplitDataModule):
             )
         if limit is not None and limit < 1:
             raise ConfigurationError(f"limit {limit} must be at least 1; null takes all images")
-        check_fit(fit, size)
+        check_fit(fit, size, multiple)
         check_splits(splits)
         self.sources, self.size, self.batch_size, self.splits, self.limit = sources, size, batch_size, splits, limit
-        self.decoder, self.fit, self.flip = decoder or Decoder(), fit, flip
+        self.decoder, self.fit, self.flip, self.multiple = decoder or Decoder(), fit, flip, multiple
         self._request_entries, self._request_seed = requests or [], request_seed
         self.request_batch_size = request_batch_size
         self.cache_limit_mb, self.seed, self.num_workers = cache_limit_mb, seed, num_workers
@@ -129,11 +133,15 @@ class ImageDataModule(SplitDataModule):
         ]
         return ImageDataset(
             self.opened, self.chosen[split], numbers, self.size, self.decoder, self.fit, self.flip,
-            self.cache_limit_mb * 1e6, self.seed,
+            self.cache_limit_mb * 1e6, self.seed, self.multiple,
         )
 
-    def make_sampler(self, count: int, shuffle: bool) -> EpochBatchSampler:
+    def make_sampler(self, items: Any, shuffle: bool) -> EpochBatchSampler:
         """Batches that say the epoch too, where training draws something for each of the images."""
-        sampler = EpochBatchSampler(**self.sampling(count, shuffle))
+        options = self.sampling(items, shuffle)
+        if self.fit == "keep":
+            tokens = [height * width // self.multiple**2 for height, width in items.measure()]
+            options |= {"lengths": np.array(tokens, dtype=np.int64), "bucket": True}
+        sampler = EpochBatchSampler(**options)
         sampler.draws = shuffle
         return sampler

@@ -8,7 +8,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +28,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 ORIENTATION = 274
 """EXIF tag."""
+
+LYING = (5, 6, 7, 8)
+"""Its values under which height and width change places."""
 
 BITS_PER_SAMPLE = 258
 """TIFF tag."""
@@ -127,15 +133,40 @@ def load_image(data: bytes, name: str) -> tuple[Any, bool]:
     Raises:
         DataError: if it is damaged, no image, or too large.
     """
-    pillow: Any = require("PIL.Image", EXTRA)
     ops: Any = require("PIL.ImageOps", EXTRA)
     if not data:
         raise DataError(f"{name} is empty: copy or export it again")
+    with _open_image(io.BytesIO(data), name) as image:
+        deep = is_deep(image)
+        image.load()
+        return ops.exif_transpose(image), deep
+
+
+def measure_image(data: bytes | Path | NDArray[Any], name: str) -> tuple[int, int]:
+    """Upright height and width in pixels, of which a file's header alone is read.
+
+    Args:
+        data: an encoded file or its path, or values [h, w] or [h, w, C].
+        name: for messages.
+
+    Raises:
+        DataError: if it is damaged, no image, or too large.
+    """
+    if isinstance(data, np.ndarray):
+        if data.ndim < 2 or not data.size:
+            raise DataError(f"{name} is an array {data.shape}: images are [h, w] or [h, w, C]")
+        return data.shape[0], data.shape[1]
+    with _open_image(data if isinstance(data, Path) else io.BytesIO(data), name) as image:
+        lies = image.getexif().get(ORIENTATION, 1) in LYING
+        return (image.width, image.height) if lies else (image.height, image.width)
+
+
+@contextmanager
+def _open_image(file: io.BytesIO | Path, name: str) -> Iterator[Any]:
+    pillow: Any = require("PIL.Image", EXTRA)
     try:
-        with pillow.open(io.BytesIO(data)) as image:
-            deep = is_deep(image)
-            image.load()
-            return ops.exif_transpose(image), deep
+        with pillow.open(file) as image:
+            yield image
     except pillow.DecompressionBombError as error:
         raise DataError(f"{name} is too large to be decoded ({error}): cut or shrink it first") from error
     except pillow.UnidentifiedImageError as error:

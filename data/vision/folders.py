@@ -70,6 +70,10 @@ class FolderSet(ImageSet):
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}): put it back, or start anew") from error
 
+    def header(self, index: int) -> Path:
+        """The path: the beginning of the file says its size."""
+        return self.folder / self.names[index]
+
     def name(self, index: int) -> str:
         """Path of the file."""
         return str(self.folder / self.names[index])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,6 +59,14 @@ class ImageSet(ABC):
         Raises:
             DataError: if it cannot be read, naming the file.
         """
+
+    def header(self, index: int) -> bytes | NDArray[np.generic] | Path:
+        """What an image's size can be learnt from: all of it, or the path of its file.
+
+        Raises:
+            DataError: if it cannot be read, naming the file.
+        """
+        return self.read(index)
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -114,6 +123,40 @@ class ImageBatch:
     def _map(self, function: Callable[[Tensor], Tensor]) -> ImageBatch:
         return replace(
             self, images=function(self.images), labels=function(self.labels), index=function(self.index)
+        )
+
+
+@dataclass
+class MixedImageBatch:
+    """Images of any sizes.
+
+    Args:
+        images: [C, h, w] uint8 each, of their own height and width.
+        labels: [B] long, number of the class from 0; -1: unknown.
+        index: [B] long, place of each image in its split.
+        names: of the images.
+    """
+
+    images: list[Tensor]
+    labels: Tensor
+    index: Tensor
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedImageBatch:
+        """Copy with every tensor on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> MixedImageBatch:
+        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> MixedImageBatch:
+        return replace(
+            self, images=[function(image) for image in self.images], labels=function(self.labels),
+            index=function(self.index),
         )
 
 

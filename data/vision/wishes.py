@@ -10,7 +10,7 @@ from typing import Any
 from polydit.platform.errors import UserError
 from polydit.platform.requests import Request, expand_requests
 
-KEYS = ("class", "label", "size")
+KEYS = ("class", "label", "size", "height", "width")
 
 ALL = "all"
 """Stands for every class, one after the other."""
@@ -45,7 +45,7 @@ class ImageWish:
         label = raw.get("class", raw.get("label"))
         if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
             raise UserError(f"class is a number from 0 or a name, not {label!r}")
-        return ImageWish(label, _parse_size(raw.get("size")))
+        return ImageWish(label, _parse_size(_join_sides(raw)))
 
     def resolve(self, classes: Sequence[str]) -> int | None:
         """Number of the wanted class among these; None: not told.
@@ -95,6 +95,17 @@ def expand_entries(entries: Sequence[Mapping[str, Any]], seed: int, classes: int
     for request in requests:
         ImageWish.parse(request.wishes)
     return requests
+
+
+def _join_sides(raw: Mapping[str, Any]) -> Any:
+    sides = [raw.get(key) for key in ("height", "width")]
+    if sides == [None, None]:
+        return raw.get("size")
+    if None in sides:
+        raise UserError("a request has one of height and width: give both, or size for a square")
+    if raw.get("size") is not None:
+        raise UserError("a request has a size beside its height and width: give one or the other")
+    return sides
 
 
 def _parse_size(value: Any) -> tuple[int, int] | None:

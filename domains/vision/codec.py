@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polydit.data.vision.decoding import EXTRA
-from polydit.data.vision.pictures import UNKNOWN, ImageBatch, Picture, to_pixels
+from polydit.data.vision.pictures import UNKNOWN, ImageBatch, Picture, Pixels, to_pixels
 from polydit.data.vision.wishes import ImageWish
 from polydit.platform.codec import Codec
 from polydit.platform.errors import ConfigurationError, require
@@ -85,7 +85,7 @@ class ImageCodec(Codec):
         """Images in [-1, 1]; nothing is drawn, for the data module has cropped and flipped."""
         return self._lay_out(batch.images.float() / 127.5 - 1, batch)
 
-    def sizes(self, requests: Sequence[Request]) -> list[tuple[int, int]]:
+    def sizes(self, requests: Sequence[Request]) -> list[Any]:
         """Height and width of each image."""
         return [ImageWish.parse(request.wishes).size or (self.size, self.size) for request in requests]
 
@@ -98,15 +98,10 @@ class ImageCodec(Codec):
         sizes = set(self.sizes(requests))
         if len(sizes) > 1:
             raise ConfigurationError(f"images of {len(sizes)} sizes were asked for in one batch: ask for one at a time")
-        names = self.classes
-        labels = [ImageWish.parse(request.wishes).resolve(names) for request in requests]
-        known = {} if all(label is None for label in labels) else {
-            CLASS: torch.tensor([0 if label is None else label + 1 for label in labels])
-        }
+        labels, extras = self._read_classes(requests)
         return Layout(
-            {IMAGE: (len(requests), *self.shape_of(sizes.pop()))}, labels=known,
-            seeds=tuple(request.seed for request in requests),
-            extras={"labels": [UNKNOWN if label is None else label for label in labels]},
+            {IMAGE: (len(requests), *self.shape_of(sizes.pop()))}, labels=labels,
+            seeds=tuple(request.seed for request in requests), extras=extras,
         )
 
     def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -115,18 +110,27 @@ class ImageCodec(Codec):
 
     def decode(self, state: State, layout: Layout) -> list[Picture]:
         """One `Picture` per sample."""
-        return self._make_pictures(state[IMAGE], layout)
+        return self._make_pictures(to_pixels(state[IMAGE]), layout)
 
     def present(self, item: Picture) -> Any:
         """A Pillow image."""
         pillow = require("PIL.Image", EXTRA)
         return pillow.fromarray(item.pixels[..., 0] if item.pixels.shape[2] == 1 else item.pixels)
 
-    def _make_pictures(self, images: Tensor, layout: Layout) -> list[Picture]:
+    def _read_classes(self, requests: Sequence[Request]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Labels of a layout, none if no class is asked for, and its extras."""
+        names = self.classes
+        wanted = [ImageWish.parse(request.wishes).resolve(names) for request in requests]
+        extras = {"labels": [UNKNOWN if label is None else label for label in wanted]}
+        if all(label is None for label in wanted):
+            return {}, extras
+        return {CLASS: torch.tensor([0 if label is None else label + 1 for label in wanted])}, extras
+
+    def _make_pictures(self, images: Sequence[Pixels], layout: Layout) -> list[Picture]:
         names = self.classes
         return [
             Picture(pixels, label, "" if label == UNKNOWN else names[label])
-            for pixels, label in zip(to_pixels(images), layout.extras["labels"], strict=True)
+            for pixels, label in zip(images, layout.extras["labels"], strict=True)
         ]
 
     def _lay_out(self, field: Tensor, batch: ImageBatch) -> tuple[State, Layout]:

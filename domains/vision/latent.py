@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polydit.data.vision.pictures import ImageBatch, Picture
+from polydit.data.vision.pictures import ImageBatch, Picture, to_pixels
 from polydit.platform.errors import CheckpointError, ConfigurationError
 from polydit.platform.state import Layout, State
 from polydit.platform.systems.autoencoding import AutoencoderSystem
@@ -98,7 +98,7 @@ class LatentImageCodec(ImageCodec):
         """One `Picture` per sample."""
         latents = state[IMAGE] * self.latent_std + self.latent_mean
         images = torch.cat([self.autoencoder.decode(part) for part in latents.split(CHUNK)])
-        return self._make_pictures(images, layout)
+        return self._make_pictures(to_pixels(images), layout)
 
     @torch.no_grad()
     def prepare(self, datamodule: Any) -> None:

@@ -5,7 +5,7 @@ from .base import Denoiser, Embedding, Head
 from .blocks import BlockParts, DenoiserBlock, DiTBlock, TransformerBlock
 from .dit import DiT
 from .modulation import AdaLNLoRA, AdaLNSingle, AdaLNZero, Modulation
-from .patch_tokens import PackedTokenEmbedding, PatchTokens, pack_images, pad_images, unpad_images
+from .patch_tokens import PackedTokenEmbedding, PatchTokens, lay_grids, pack_images, pad_images, unpad_images
 from .patches import PatchEmbedding, PatchHead
 from .positions import LearntPosition, Position, SinCosPosition
 from .stack import TransformerStack
@@ -40,6 +40,7 @@ __all__ = [
     "TokenHead",
     "TransformerBlock",
     "TransformerStack",
+    "lay_grids",
     "pack_images",
     "pad_images",
     "unpad_images",

@@ -66,8 +66,7 @@ def pack_images(sequences: Sequence[Sequence[Tensor]], patch: int, tokens: int |
     rows = [[cut_patches(image[None], patch)[0] for image in images] for images in sequences]
     lengths = [sum(len(part) for part in parts) for parts in rows]
     count = max(lengths) if tokens is None else tokens
-    if max(lengths) > count:
-        raise ConfigurationError(f"{max(lengths)} patches exceed {count} tokens: shrink the image, or raise `tokens`")
+    _check_room(lengths, count)
     first = rows[0][0]
     values = first.new_zeros(len(rows), count, first.shape[-1])
     positions = torch.zeros(len(rows), count, 3, dtype=torch.long, device=first.device)
@@ -78,6 +77,26 @@ def pack_images(sequences: Sequence[Sequence[Tensor]], patch: int, tokens: int |
         ).to(first.device)
     mask = torch.arange(count, device=first.device)[None] < torch.tensor(lengths, device=first.device)[:, None]
     return PatchTokens(values, mask, positions)
+
+
+def lay_grids(grids: Sequence[tuple[int, int]], tokens: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mask [B, N] and positions [B, N, 2] of images with these grids, one a sequence, as `pad_images` gives them.
+
+    Args:
+        grids: rows and columns of patches of each image.
+        tokens: N; None: those of the largest image.
+
+    Raises:
+        ConfigurationError: if a grid has more patches than `tokens`.
+    """
+    lengths = [rows * columns for rows, columns in grids]
+    count = max(lengths) if tokens is None else tokens
+    _check_room(lengths, count)
+    index = torch.arange(count)[None]
+    mask = index < torch.tensor(lengths)[:, None]
+    columns = torch.tensor([columns for _, columns in grids])[:, None]
+    positions = torch.stack([index // columns, index % columns], dim=-1)
+    return mask, positions * mask[..., None]
 
 
 def number_patches(grid: tuple[int, int], number: int = 0) -> Tensor:
@@ -104,6 +123,11 @@ def unpad_images(tokens: Tensor, grids: Sequence[tuple[int, int]], patch: int) -
         cells = row[: height * width].reshape(height, width, -1, patch, patch)
         images.append(cells.permute(2, 0, 3, 1, 4).reshape(-1, height * patch, width * patch))
     return images
+
+
+def _check_room(lengths: Sequence[int], tokens: int) -> None:
+    if max(lengths) > tokens:
+        raise ConfigurationError(f"{max(lengths)} patches exceed {tokens} tokens: shrink the image, or raise `tokens`")
 
 
 class PackedTokenEmbedding(TokenEmbedding):

@@ -12,7 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from polydit.data.vision.pictures import ImageBatch
+from polydit.data.vision.dataset import ImageDataset
+from polydit.data.vision.fitting import square_batch
+from polydit.data.vision.pictures import ImageBatch, MixedImageBatch
 from polydit.platform.errors import DataError
 from polydit.platform.evaluation.evaluator import Histograms, Row
 from polydit.platform.evaluation.statistics import Estimate
@@ -23,6 +25,8 @@ BATCH = 64
 
 class References:
     """Real images of a data module: those that samples are compared with, and those of training.
+
+    Images of sizes of their own are all resized to the square of the data's size, as samples are.
 
     Args:
         datamodule: the data.
@@ -43,17 +47,22 @@ class References:
         self.limit = limit
         self.size: int = datamodule.size
         self.classes: tuple[str, ...] = datamodule.classes
-        self._held_out, self._train = datamodule.images(self.split), datamodule.images("train")
+        self._held_out: ImageDataset = datamodule.images(self.split)
+        self._train: ImageDataset = datamodule.images("train")
         trainer = getattr(datamodule, "trainer", None)
         self.folder = None if trainer is None else Path(trainer.default_root_dir)
 
     def held_out(self, limit: int | None = None) -> Iterator[ImageBatch]:
         """Images that were not trained on, as far as there are any."""
-        return self._held_out.batches(BATCH, self.limit if limit is None else min(limit, self.limit))
+        return self._read(self._held_out, limit)
 
     def train(self, limit: int | None = None) -> Iterator[ImageBatch]:
         """Images of the training split, none drawn or flipped."""
-        return self._train.batches(BATCH, self.limit if limit is None else min(limit, self.limit))
+        return self._read(self._train, limit)
+
+    def _read(self, images: ImageDataset, limit: int | None) -> Iterator[ImageBatch]:
+        for batch in images.batches(BATCH, self.limit if limit is None else min(limit, self.limit)):
+            yield square_batch(batch, self.size) if isinstance(batch, MixedImageBatch) else batch
 
 
 class Measure(ABC):
