@@ -43,8 +43,9 @@ robomimic-venv: .venv-robomimic/.installed
 	touch $@
 
 # As many tests at once as there are workers, a thread each; the tests of one file stay together and share what they set up.
+# A worker that dies ends the run: with another in its place, tests of the same file may never be handed out.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ settings.register_profile("polydit", deadline=None, derandomize=True)
 settings.load_profile("polydit")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
+    # Numba, under librosa, writes machine code beside the library at its first import. Two processes that do so at once
+    # mix each other's files, and whoever reads them dies of a call to address 0 or never returns.
+    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / worker)
 
 
 def pytest_configure() -> None:
