@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
-from .rotary_scaling import RotaryScaling
+from .rotary_scaling import Factor, RotaryScaling
 
 
 class RotaryPosition(nn.Module):
@@ -43,9 +43,9 @@ class RotaryPosition(nn.Module):
                 "and positive, and their sum at most the head's width"
             )
 
-        if scaling is not None and len(scaling.factors) != len(self.axes):
+        if scaling is not None and scaling.axes != len(self.axes):
             raise ConfigurationError(
-                f"the rotary scaling has {len(scaling.factors)} factors and the embedding {len(self.axes)} axes: give "
+                f"the rotary scaling has {scaling.axes} factors and the embedding {len(self.axes)} axes: give "
                 "one for each"
             )
 
@@ -68,21 +68,25 @@ class RotaryPosition(nn.Module):
                 f"positions have {positions.shape[-1]} axes and the rotary embedding {len(self.axes)}: "
                 f"set `axes` to {positions.shape[-1]} shares of the head"
             )
+        factors = None if self.scaling is None else self.scaling.measure(positions)
         parts, start = [], 0
         for axis, share in enumerate(self.axes):
             part = x[..., start : start + share]
-            parts.append(self._turn(part, positions[..., axis], axis))
+            parts.append(self._turn(part, positions[..., axis], axis, None if factors is None else factors[axis]))
             start += share
         turned = torch.cat([*parts, x[..., start:]], dim=-1)
         # queries and keys both pass here, so that each bears the root of what the logits are to be multiplied by
-        return turned if self.scaling is None else turned * self.scaling.magnitude**0.5
+        if self.scaling is None or factors is None:
+            return turned
+        magnitude = torch.as_tensor(self.scaling.magnitude(factors), device=turned.device)
+        return turned * magnitude.sqrt().to(turned.dtype)
 
-    def _turn(self, x: Tensor, position: Tensor, axis: int) -> Tensor:
+    def _turn(self, x: Tensor, position: Tensor, axis: int, factor: Factor | None) -> Tensor:
         half = x.shape[-1] // 2
         # angles in float32: in bf16 positions beyond 256 would already collapse
         frequencies = self.base ** -(torch.arange(half, device=x.device, dtype=torch.float32) / half)
-        if self.scaling is not None:
-            frequencies = self.scaling.frequencies(axis, frequencies, self.base)
+        if self.scaling is not None and factor is not None:
+            frequencies = self.scaling.frequencies(axis, frequencies, self.base, factor)
         angle = position[:, None, :, None].float() * frequencies
         cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         first, second = x[..., :half], x[..., half:]

@@ -35,7 +35,8 @@ RULES: dict[str, Any] = {
 def frequencies(scaling: RotaryScaling, axis: int = 0, count: int = 6, base: float = 100.0) -> tuple[Tensor, Tensor]:
     """Frequencies of training, and what the rule makes of them."""
     trained = base ** -(torch.arange(count, dtype=torch.float64) / count)
-    return trained, scaling.frequencies(axis, trained, base)
+    assert scaling.factors is not None
+    return trained, scaling.frequencies(axis, trained, base, scaling.factors[axis])
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
@@ -94,7 +95,29 @@ def test_products_still_depend_on_differences_alone(rule: Any) -> None:
     torch.testing.assert_close(*products, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
+def test_each_sample_stretches_by_its_own_length(rule: Any) -> None:
+    """Without factors, a batch of grids of 16 x 8, 32 x 8 and 20 x 24 is what each is with factors given by hand."""
+    grids, trained = [(16, 8), (32, 8), (20, 24)], (16, 16)
+    x = torch.randn(3, 2, 5, HEAD)
+    drawn = [[torch.randint(0, length, (4,)) for length in grid] for grid in grids]
+    positions = torch.stack([
+        torch.cat([torch.stack(own, dim=-1), torch.tensor([[rows - 1, columns - 1]])])
+        for own, (rows, columns) in zip(drawn, grids, strict=True)
+    ])
+    options = {} if "trained" in getattr(rule, "keywords", {}) else {"trained": trained}
+    together = RotaryPosition(HEAD, AXES, scaling=rule(None, **options))(x, positions)
+    for row, grid in enumerate(grids):
+        factors = [max(1.0, length / 16) for length in grid]
+        alone = RotaryPosition(HEAD, AXES, scaling=rule(factors))(x[row : row + 1], positions[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[:1], RotaryPosition(HEAD, AXES)(x[:1], positions[:1]), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(together[1:], RotaryPosition(HEAD, AXES)(x[1:], positions[1:]), atol=1e-2)
+
+
 def test_bad_options_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="needs the positive length of each axis in training"):
+        NTKRotary()
     with pytest.raises(ConfigurationError, match=r"factors \(0.5, 1.0\) must each be 1 or more"):
         NTKRotary((0.5, 1.0))
     with pytest.raises(ConfigurationError, match="a trained length for each of 2 factors"):
