@@ -26,7 +26,7 @@ class Digits(ImageSource):
         return ArraySet(*load_digits(), tuple("0123456789"), "digit")
 
 
-SHAPES = ((12, 12), (8, 16), (16, 8), (10, 14), (14, 10), (8, 12), (12, 8))
+SHAPES = ((16, 16), (12, 20), (20, 12), (12, 16), (16, 12), (8, 16), (16, 8))
 """Heights and widths of `StretchedDigits`."""
 
 
@@ -43,7 +43,7 @@ class StretchedDigits(ImageSource):
 
     def __init__(self, sizes: Sequence[Sequence[int]] = SHAPES, seed: int = 0) -> None:
         if not sizes or any(len(size) != 2 or min(size) < 1 for size in sizes):
-            raise ConfigurationError(f"sizes {sizes!r} must be pairs of height and width in pixels, such as [8, 12]")
+            raise ConfigurationError(f"sizes {sizes!r} must be pairs of height and width in pixels, such as [12, 20]")
         self.sizes, self.seed = [(int(size[0]), int(size[1])) for size in sizes], seed
 
     def open(self) -> ImageSet:
