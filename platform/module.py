@@ -10,9 +10,10 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.plugins import MixedPrecision, Precision
-from pytorch_lightning.utilities import GradClipAlgorithmType
+from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_info
 from torch import Tensor, nn
 
+from .feedforwards.mixture import count_active_parameters
 from .optimizers import group_parameters
 from .requests import Request, Sample, expand_requests
 from .systems.system import System
@@ -70,6 +71,11 @@ class GenerativeModule(LightningModule):
             self.system.prepare(datamodule)
         finally:
             datamodule.trainer = trainer
+
+    def on_fit_start(self) -> None:
+        """Say how much of a mixture of experts one token meets, which Lightning's summary does not."""
+        if count_active_parameters(self) != count_parameters(self, trainable_only=False):
+            rank_zero_info(f"Parameters: {describe_parameters(self)}")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Total loss of a batch."""
@@ -173,3 +179,11 @@ def is_request_batch(batch: Any) -> bool:
 def count_parameters(module: nn.Module, trainable_only: bool = True) -> int:
     """Number of parameters, without materialising them, so that published sizes count on the meta device."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def describe_parameters(module: nn.Module) -> str:
+    """Number of parameters, and how many of them train and how many one token meets, where these are fewer."""
+    every = count_parameters(module, trainable_only=False)
+    parts = {"trainable": count_parameters(module), "active for a token": count_active_parameters(module)}
+    fewer = [f"{count:,} {name}" for name, count in parts.items() if count != every]
+    return f"{every:,}" + (f" ({', '.join(fewer)})" if fewer else "")

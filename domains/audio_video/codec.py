@@ -1,6 +1,6 @@
 """The codec of clips with sound: frames and a mel spectrogram to a state and back, one of them given or none.
 
-Shape legend: B clips, F frames, h, w height and width in pixels, S samples, T steps of sound, M mel bands.
+Shape legend: B clips, F frames, h, w height and width in pixels, S samples, N tokens of sound of P steps, M mel bands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STATISTICS = 256
 
 
 class SoundClipCodec(Codec):
-    """Frames as the field ``video`` [B, F, 3, h, w] in [-1, 1], their sound as ``sound`` [B, T, M], both with seconds.
+    """Frames as the field ``video`` [B, F, 3, h, w] in [-1, 1], their sound as ``sound`` [B, N, P M], both with seconds.
 
     Args:
         frames: F.
@@ -45,6 +45,8 @@ class SoundClipCodec(Codec):
         given: chance that training gives the frames clean and asks for the sound, and the other way round. Published
             are 0 and 0, both at one noise level always; with some of either, one model also adds sound to clips.
         questions: what `test` asks of held-out clips, in turn.
+        turned: whether training shows every clip mirrored and turned by quarters at random, eight clips for one: for
+            what is seen from above, where nothing is up or left and its sound is the same.
 
     Raises:
         ConfigurationError: if chances are none, or a question needs training that they leave out.
@@ -61,6 +63,7 @@ class SoundClipCodec(Codec):
         mel: MelSpectrogram | None = None,
         given: Sequence[float] = (0.25, 0.25),
         questions: Sequence[str] = ("unconditional", "sound"),
+        turned: bool = False,
     ) -> None:
         super().__init__()
         self.frames, self.size, self.frame_rate = frames, size, frame_rate
@@ -74,6 +77,7 @@ class SoundClipCodec(Codec):
             raise ConfigurationError(
                 f"questions {list(questions)} must be of {', '.join(self.tasks)}, all that the chances {given} train"
             )
+        self.turned = turned
         self.samples = round(frames / frame_rate * self.mel.sample_rate)
 
     def prepare(self, datamodule: Any) -> None:
@@ -95,6 +99,8 @@ class SoundClipCodec(Codec):
             ConfigurationError: if clips have another format than the codec.
         """
         state = self._to_state(batch)
+        if self.turned and self.training:
+            state[VIDEO] = turn_frames(state[VIDEO], generator)
         draws = torch.rand(len(batch), generator=generator, device=generator.device)
         shown = {VIDEO: draws < self.given[0], SOUND: draws >= 1 - self.given[1]}
         return state, self._arrange(state, {name: value.to(state[name].device) for name, value in shown.items()})
@@ -234,3 +240,12 @@ class SoundClipCodec(Codec):
         clip = Clip(frames, self.frame_rate, sound, self.mel.sample_rate, name=name)
         given: NDArray[np.bool_] = np.full(frames.shape[:3], GIVEN[task] == VIDEO)
         return ClipAnswer(clip, task, given, truth)
+
+
+def turn_frames(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Square frames [B, F, C, h, w], each clip in one of the eight ways that mirrors and quarter turns allow."""
+    choices = torch.randint(2, (3, len(frames), 1, 1, 1, 1), generator=generator, device=generator.device).bool()
+    mirrored, upturned, transposed = choices.to(frames.device)
+    frames = torch.where(mirrored, frames.flip(-1), frames)
+    frames = torch.where(upturned, frames.flip(-2), frames)
+    return torch.where(transposed, frames.transpose(-1, -2), frames)

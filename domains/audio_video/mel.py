@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from polydit.data.video.clips import Sound
 from polydit.platform.errors import ConfigurationError, require
@@ -74,9 +75,11 @@ class MelSpectrogram(nn.Module):
         window: samples of the Hann window; the shorter, the sharper in time and the blunter in pitch.
         lowest, highest: hertz; None: half the sample rate.
         vocoder: makes sound again; default `GriffinLim`.
+        patch: P, steps that stand together as one token of P M channels: fewer tokens, and no less sharp in time. Where
+            it does not divide the steps there are, silence fills up the last.
 
     Raises:
-        ConfigurationError: if steps leave samples out, or bands are empty.
+        ConfigurationError: if steps leave samples out, bands are empty, or patches hold nothing.
         MissingExtraError: if librosa is not installed.
     """
 
@@ -94,12 +97,16 @@ class MelSpectrogram(nn.Module):
         lowest: float = 50.0,
         highest: float | None = None,
         vocoder: Vocoder | None = None,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        if patch < 1:
+            raise ConfigurationError(f"patch is {patch}: give the number of steps that a token holds, at least 1")
         if not 1 <= hop <= window // 2:
             raise ConfigurationError(f"a hop of {hop} and a window of {window}: windows must overlap by half or more")
         librosa: Any = require("librosa", EXTRA)
         self.sample_rate, self.bands, self.hop, self.window = sample_rate, bands, hop, window
+        self.patch = patch
         self.vocoder = vocoder or GriffinLim()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of empty bands, an error below
@@ -120,13 +127,19 @@ class MelSpectrogram(nn.Module):
         """T of a sound of S samples."""
         return -(-samples // self.hop)
 
+    def tokens(self, samples: int) -> int:
+        """N of a sound of S samples."""
+        return -(-self.steps(samples) // self.patch)
+
     def seconds(self, samples: int) -> Tensor:
-        """[T] moments of the steps."""
-        return torch.arange(self.steps(samples)) * self.hop / self.sample_rate
+        """[N] moments of the tokens, each the middle of its steps."""
+        return (torch.arange(self.tokens(samples)) * self.patch + (self.patch - 1) / 2) * self.hop / self.sample_rate
 
     def encode(self, sound: Tensor) -> Tensor:
-        """Standardised logarithms [B, T, M] of sound [B, S]."""
-        return (self.analyse(sound) - self.mean) / self.std
+        """Standardised logarithms [B, N, P M] of sound [B, S]; the bands of a step are innermost."""
+        missing = self.tokens(sound.shape[-1]) * self.patch * self.hop - sound.shape[-1]
+        logs = self.analyse(functional.pad(sound, (0, max(missing, 0))))
+        return ((logs - self.mean) / self.std).unflatten(1, (-1, self.patch)).flatten(2)
 
     def analyse(self, sound: Tensor) -> Tensor:
         """Logarithms [B, T, M] of sound [B, S]."""
@@ -144,8 +157,9 @@ class MelSpectrogram(nn.Module):
         self.std.fill_(max(float(logs.std()), 1e-3))
 
     def decode(self, mel: Tensor, samples: int) -> list[Sound]:
-        """Sounds [S] of standardised logarithms [B, T, M]."""
-        logs = mel.float().cpu() * self.std.cpu() + self.mean.cpu()
+        """Sounds [S] of standardised logarithms [B, N, P M]."""
+        steps = mel.float().cpu().unflatten(2, (self.patch, self.bands)).flatten(1, 2)[:, : self.steps(samples)]
+        logs = steps * self.std.cpu() + self.mean.cpu()
         # what is quieter than silence, or louder than any sound there was, is the model's error and not the sound's
         magnitudes = logs.clamp(max=float(np.log(self.window / 2))).exp().numpy() - FLOOR
         return [

@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from polydit import __version__
 
 from ..errors import require
-from ..module import count_parameters
+from ..module import describe_parameters
 from ..requests import Sample
 from .callback import Evaluation, read_metrics
 from .curves import find_losses
@@ -137,11 +137,10 @@ class Report(Callback):
         if len(self._requests) > MAX_REQUESTS:
             requests.append(f"{len(self._requests) - MAX_REQUESTS:,} other requests")
         packages = dict.fromkeys([*PACKAGES, *(name for gallery in self.galleries for name in gallery.packages)])
-        every, trained = count_parameters(module, trainable_only=False), count_parameters(module)
         facts = {
             "Command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "Checkpoint": str(trainer.ckpt_path or "none: the weights as they were in memory"),
-            "Parameters": f"{every:,}" + (f" ({trained:,} trainable)" if trained != every else ""),
+            "Parameters": describe_parameters(module),
             "Requests": "; ".join(requests),
             "Seeds": describe_seeds(self._seeds),
             "Time": f"{time.monotonic() - self._start:,.1f} s with evaluation, on {trainer.strategy.root_device}",

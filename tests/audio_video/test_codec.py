@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from polydit.data.video.clips import Clip
 from polydit.domains.audio_video.alignment import detect_onsets
 from polydit.domains.audio_video.codec import SoundClipCodec
-from polydit.domains.audio_video.mel import MelSpectrogram
+from polydit.domains.audio_video.mel import GriffinLim, MelSpectrogram
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.requests import Request
 
-from .conftest import FRAMES, SIZE, make_batch, make_codec, make_system
+from .conftest import BANDS, FRAMES, SIZE, make_batch, make_codec, make_system
 
 
 def ring(times: tuple[float, ...], rate: int = 8000, seconds: float = 1.28) -> Any:
@@ -54,6 +56,41 @@ def test_sound_survives_the_vocoder_with_its_onsets() -> None:
     assert len(detect_onsets(np.zeros(8000, np.float32), 8000)) == 0
 
 
+@given(st.integers(1, 9), st.integers(60, 3000))
+@settings(max_examples=25, deadline=None)
+def test_patches_hold_the_same_steps(patch: int, samples: int) -> None:
+    """Values, moments and what is decoded are those of single steps; silence fills up the last patch."""
+    mel = MelSpectrogram(2000, BANDS, 50, 100, vocoder=GriffinLim(2))
+    patched = MelSpectrogram(2000, BANDS, 50, 100, vocoder=GriffinLim(2), patch=patch)
+    sound = 0.2 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0))
+    single, together = mel.encode(sound), patched.encode(sound)
+    assert together.shape == (2, patched.tokens(samples), patch * BANDS)
+    steps = together.reshape(2, -1, BANDS)
+    torch.testing.assert_close(steps[:, : mel.steps(samples)], single)
+    beyond = steps[:, mel.steps(samples) + 2 :]
+    torch.testing.assert_close(beyond, torch.full_like(beyond, float(np.log(1e-2))))
+    middles = (torch.arange(len(steps[0])) * 0.025).unflatten(0, (-1, patch)).mean(dim=1)
+    torch.testing.assert_close(patched.seconds(samples), middles)
+    np.testing.assert_array_equal(patched.decode(together, samples)[0], mel.decode(single, samples)[0])
+
+
+def test_training_turns_clips_in_eight_ways_and_nothing_else_does() -> None:
+    codec, batch = make_codec(turned=True), make_batch(64)
+    generator = torch.Generator().manual_seed(0)
+    plain = make_codec().encode(batch, generator)[0]
+    state, layout = codec.encode(batch, generator)
+    ways = torch.stack([
+        torch.rot90(frames, turns, (-2, -1)) for frames in (plain["video"], plain["video"].flip(-1))
+        for turns in range(4)
+    ])
+    found = (ways == state["video"]).flatten(2).all(dim=2)
+    assert bool((found.sum(dim=0) == 1).all()) and bool(found.any(dim=1).all())
+    assert torch.equal(state["sound"], plain["sound"])
+    assert torch.equal(layout.labels["given_video"], state["video"])
+    assert torch.equal(codec.eval().encode(batch, generator)[0]["video"], plain["video"])
+    assert torch.equal(codec.train().question(batch).labels["given_video"], plain["video"])
+
+
 def test_silence_is_silent_after_the_vocoder() -> None:
     mel = MelSpectrogram()
     silent = mel.decode(mel.encode(torch.zeros(1, 4096)), 4096)[0]
@@ -61,7 +98,7 @@ def test_silence_is_silent_after_the_vocoder() -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"hop": 200, "window": 256}, "overlap"), ({"bands": 300}, "finer than a window"),
+    ({"hop": 200, "window": 256}, "overlap"), ({"bands": 300}, "finer than a window"), ({"patch": 0}, "at least 1"),
 ])
 def test_spectrograms_that_cannot_be_undone_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

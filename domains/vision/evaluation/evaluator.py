@@ -27,7 +27,8 @@ from .sliced import SlicedWasserstein
 class ImageEvaluator(Evaluator):
     """Judges generated images as a set, against real ones that were held out.
 
-    Samples of another size than the data's are resized to it before they are measured.
+    Samples of another size than the square of the data's are squeezed to it before they are measured, and so are real
+    images of sizes of their own: distances do not see the shape, only what it holds.
 
     Args:
         measures: what is measured; None: `SlicedWasserstein`, `ClassifierJudgement` and `NearestNeighbours`, none of
@@ -88,6 +89,7 @@ class ImageEvaluator(Evaluator):
         images = torch.stack([to_tensor(resize_image(item.pixels, (size, size))) for item in items])
         labels = torch.tensor([item.label for item in items])
         for measure in self._ready:
+            measure.see(items)
             measure.update(images, labels)
 
     def compute(self) -> dict[str, Estimate]:

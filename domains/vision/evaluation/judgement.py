@@ -5,9 +5,13 @@ Shape legend: n images, D features, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from polydit.data.vision.fitting import resize_image
+from polydit.data.vision.pictures import Picture, to_tensor
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.evaluator import Histograms, Row
 from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
@@ -19,6 +23,9 @@ from .measure import Measure, References
 RESAMPLES = 200
 """Of the bootstrap."""
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 FILE = "classifier.safetensors"
 """In the run folder."""
 
@@ -28,7 +35,8 @@ class ClassifierJudgement(Measure):
 
     The classifier is trained on the training split when the first samples are judged, in half a minute for digits, and
     kept in the run folder. Read the accuracy beside its own on held-out images: samples cannot be told better than
-    those.
+    those. Where samples are of several sizes, there is an accuracy for each too, and beside it that of held-out images
+    which went through this size.
 
     Args:
         steps: of its training, 64 images each.
@@ -59,7 +67,7 @@ class ClassifierJudgement(Measure):
         self.model = load_or_train(path, images, labels, len(self.names), self.budget)
         held_out, truth = gather(references.held_out())
         features, chances = self.model.judge(held_out)
-        self._reference = features.double().numpy()
+        self._reference, self._images, self._truth = features.double().numpy(), held_out, truth
         self._held_out = estimate_share(int((chances.argmax(dim=1) == truth).sum()), len(truth))
         spread = torch.from_numpy(spread_evenly(references.limit, len(images)))
         self._real = self.model.judge(images[spread])[0].double().numpy()
@@ -69,6 +77,11 @@ class ClassifierJudgement(Measure):
         self._features: list[Tensor] = []
         self._chances: list[Tensor] = []
         self._labels: list[Tensor] = []
+        self._sizes: list[Size] = []
+
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Note the sizes of samples."""
+        self._sizes += [(picture.pixels.shape[0], picture.pixels.shape[1]) for picture in pictures]
 
     def update(self, images: Tensor, labels: Tensor) -> None:
         """Judge samples."""
@@ -94,7 +107,30 @@ class ClassifierJudgement(Measure):
         }
         if bool(asked.any()):
             estimates["class/accuracy"] = estimate_share(int(right.sum()), int(asked.sum()))
-        return estimates
+        return estimates | self._compute_by_size(asked, chances.argmax(dim=1) == labels)
+
+    def _compute_by_size(self, asked: Tensor, right: Tensor) -> dict[str, Estimate]:
+        """Accuracy at each size, if there are several."""
+        found = {}
+        for size in self._distinct():
+            own = torch.tensor([other == size for other in self._sizes]) & asked
+            if bool(own.any()):
+                name = _name_size(size)
+                found[f"class/accuracy/{name}"] = estimate_share(int(right[own].sum()), int(own.sum()))
+                found[f"class/accuracy_on_real/{name}"] = self._judge_real_at(size)
+        return found
+
+    def _judge_real_at(self, size: Size) -> Estimate:
+        assert self.model is not None
+        whole = (self._images.shape[2], self._images.shape[3])
+        there = [resize_image(image.permute(1, 2, 0).numpy(), size) for image in self._images]
+        images = torch.stack([to_tensor(resize_image(image, whole)) for image in there])
+        right = self.model.judge(images)[1].argmax(dim=1) == self._truth
+        return estimate_share(int(right.sum()), len(right))
+
+    def _distinct(self) -> list[Size]:
+        sizes = sorted(set(self._sizes))
+        return sizes if len(sizes) > 1 else []
 
     def columns(self) -> list[Row]:
         """What each sample was taken for."""
@@ -126,11 +162,23 @@ class ClassifierJudgement(Measure):
             "class/frechet_of_real": "the same of training images, as many as samples: the floor",
             "class/precision": "share of samples within the held-out images' neighbourhoods, in these features",
             "class/recall": "share of held-out images within the samples' neighbourhoods",
+            **self._describe_sizes(),
         }
+
+    def _describe_sizes(self) -> dict[str, str]:
+        texts = {}
+        for name in map(_name_size, self._distinct()):
+            texts[f"class/accuracy/{name}"] = f"class/accuracy of samples of {name} pixels, height and width"
+            texts[f"class/accuracy_on_real/{name}"] = f"the same of held-out images that were resized to {name} first"
+        return texts
 
     def _frechet(self, features: Features) -> Estimate:
         reference = FrechetReference(self._reference)
         return estimate_distance(len(features), lambda chosen: reference.measure(features[chosen]), RESAMPLES)
+
+
+def _name_size(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _share(found: object) -> Estimate:

@@ -6,7 +6,7 @@ Shape legend: B images, C channels, h, w height and width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polydit.data.vision.dataset import ImageDataset
 from polydit.data.vision.fitting import square_batch
-from polydit.data.vision.pictures import ImageBatch, MixedImageBatch
+from polydit.data.vision.pictures import ImageBatch, MixedImageBatch, Picture
 from polydit.platform.errors import DataError
 from polydit.platform.evaluation.evaluator import Histograms, Row
 from polydit.platform.evaluation.statistics import Estimate
@@ -79,6 +79,10 @@ class Measure(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forget all samples; what `prepare` took may stay."""
+
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Samples as they were made, before `update` gets them at one size. Nothing is done by default."""
+        return None
 
     @abstractmethod
     def update(self, images: Tensor, labels: Tensor) -> None:

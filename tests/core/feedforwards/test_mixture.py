@@ -30,6 +30,7 @@ from polydit.platform.feedforwards import (
     TokenRouter,
     count_active_parameters,
 )
+from polydit.platform.module import describe_parameters
 from polydit.platform.objectives import Denoising, SideLoss
 from polydit.platform.state import Condition, Layout, MaskSpec
 
@@ -217,6 +218,11 @@ def test_shared_experts_meet_every_token_and_active_parameters_are_counted() -> 
     wrapped = nn.ModuleList([mixture, nn.Linear(2, 3)])
     assert count_active_parameters(wrapped) == 3 * one + router + 9
     assert count_active_parameters(wrapped, routers=False) == 3 * one + 9
+    wrapped[1].requires_grad_(False)
+    every, active = 5 * one + router + 9, 3 * one + router + 9
+    told = f"{every:,} ({every - 9:,} trainable, {active:,} active for a token)"
+    assert describe_parameters(wrapped) == told
+    assert describe_parameters(nn.Linear(2, 3)) == "9"
 
 
 def tokens_of(layers: dict[str, Any]) -> Any:
