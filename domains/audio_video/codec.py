@@ -35,7 +35,7 @@ STATISTICS = 256
 
 
 class SoundClipCodec(Codec):
-    """Frames as the field ``video`` [B, F, 3, h, w] in [-1, 1], their sound as ``sound`` [B, N, P M], both with seconds.
+    """Frames as the field ``video`` [B, F, 3, h, w] in [-1, 1] and their sound as ``sound`` [B, N, P M], with seconds.
 
     Args:
         frames: F.

@@ -56,7 +56,7 @@ def test_sound_survives_the_vocoder_with_its_onsets() -> None:
     assert len(detect_onsets(np.zeros(8000, np.float32), 8000)) == 0
 
 
-@given(st.integers(1, 9), st.integers(60, 3000))
+@given(st.integers(1, 9), st.integers(100, 3000))
 @settings(max_examples=25, deadline=None)
 def test_patches_hold_the_same_steps(patch: int, samples: int) -> None:
     """Values, moments and what is decoded are those of single steps; silence fills up the last patch."""
