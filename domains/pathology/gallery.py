@@ -24,7 +24,7 @@ BOTH, GENERATED, TRUE, GROUND = (64, 160, 96), (224, 138, 30), (61, 126, 219), (
 
 
 class StainGallery(Gallery):
-    """H&E, the generated stain, the true one if it is known, and the overlap of their masks, side by side.
+    """H&E, the generated stain, the true one if it is known, and the overlap of their masks, two in a row.
 
     Args:
         limit: most tiles shown.
@@ -45,7 +45,7 @@ class StainGallery(Gallery):
         return isinstance(sample.item, VirtualStain)
 
     def figures(self, samples: list[Sample]) -> list[GalleryItem]:
-        """A row of panels for each."""
+        """Panels of each."""
         return [self._show(sample.item) for sample in samples]
 
     def _show(self, item: VirtualStain) -> GalleryItem:
@@ -60,14 +60,20 @@ class StainGallery(Gallery):
             names.append("brown")
             numbers = f"stained {item.mask.mean():.1%}"
         slide = f", {item.slide}" if item.slide else ""
-        caption = f"{' | '.join(names)}\n{numbers}; {item.he.shape[1]} × {item.he.shape[0]} pixels{slide}"
+        panels_named = f"above {' | '.join(names[:2])}, below {' | '.join(names[2:])}"
+        caption = f"{panels_named}\n{numbers}; {item.he.shape[1]} × {item.he.shape[0]} pixels{slide}"
         return GalleryItem(item.name, caption, encode_png(self._join(panels)))
 
     def _join(self, panels: list[Picture]) -> Picture:
+        """Two panels in a row, which fills a card of the report better than a strip; the last row may have one."""
         sized = [resize(panel, self.side) for panel in panels]
-        line = np.full((sized[0].shape[0], GAP, 3), 255, np.uint8)
-        parts = [part for panel in sized for part in (panel, line)]
-        return np.concatenate(parts[:-1], axis=1)
+        height, width = sized[0].shape[:2]
+        rows = -(-len(sized) // 2)
+        sheet = np.full((rows * (height + GAP) - GAP, 2 * width + GAP, 3), 255, np.uint8)
+        for place, panel in enumerate(sized):
+            top, left = place // 2 * (height + GAP), place % 2 * (width + GAP)
+            sheet[top : top + height, left : left + width] = panel
+        return sheet
 
 
 def paint_overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Picture:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from polydit.data.pathology.builtin import SyntheticTissue
 from polydit.domains.pathology.evaluation import StainEvaluator, correlate, measure_overlap, measure_psnr, measure_ssim
-from polydit.domains.pathology.gallery import StainGallery, paint_overlap, resize
+from polydit.domains.pathology.gallery import GAP, StainGallery, paint_overlap, resize
 from polydit.domains.pathology.item import VirtualStain
 from polydit.platform.evaluation.statistics import Estimate
 from polydit.platform.requests import Request, Sample
@@ -102,7 +104,13 @@ def test_a_stain_without_truth_is_not_judged_but_shown() -> None:
     gallery = StainGallery(side=96)
     assert gallery.accepts(sample)
     item = gallery.figures([sample])[0]
-    assert isinstance(item.figure, bytes) and item.figure.startswith(b"\x89PNG") and "stained" in item.caption
+    assert isinstance(item.figure, bytes) and "below brown" in item.caption and "stained" in item.caption
+    sheet = np.asarray(Image.open(io.BytesIO(item.figure)))
+    height, width = resize(PAIRS[0].he, 96).shape[:2]
+    assert sheet.shape == (2 * height + GAP, 2 * width + GAP, 3)
+    assert (sheet[:height, :width] == resize(PAIRS[0].he, 96)).all()
+    assert (sheet[:height, width + GAP :] == resize(PAIRS[0].ihc, 96)).all()
+    assert (sheet[height + GAP :, width + GAP :] == 255).all()
 
 
 def test_panels_are_enlarged_by_whole_factors_and_overlaps_coloured() -> None:

@@ -211,8 +211,8 @@ class DualTrackTransformer(Denoiser):
 
     def cost(self, tokens: int, condition_tokens: int = 0) -> int:
         """Floating-point operations of one sample alone, with an estimate, two per multiply-add, products only."""
-        ends = [self.embedding, *(layer for layer in self.output if isinstance(layer, nn.Linear))]
-        ends += [layer for layer in (self.estimate, self.follow, *self.channels.values()) if isinstance(layer, nn.Linear)]
+        layers = (self.embedding, self.estimate, self.follow, *self.channels.values(), *self.output)
+        ends = [layer for layer in layers if isinstance(layer, nn.Linear)]
         total = 2 * tokens * sum(layer.weight.numel() for layer in ends)
         total += self.refresh.cost(tokens, len(self.blocks) - 1 if self.refresh.repeats else 0)
         total += sum(block.cost(tokens) for block in self.blocks if isinstance(block, DualTrackBlock))
