@@ -206,6 +206,26 @@ def test_counted_operations_are_its_cost(variant: str) -> None:
     assert counter.get_total_flops() == pytest.approx(model.cost(7), rel=0.01)
 
 
+def test_a_channel_tells_each_atom_its_own_and_one_left_out_counts_as_zeros() -> None:
+    model, state = make(**VARIANTS["small budget"], channels={"elements": 6}), make_state()
+    told = torch.randn(2, 7, 6, dtype=torch.float64)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+
+    def answer(state: State, channel: Tensor | None) -> State:
+        condition = Condition(channels={} if channel is None else {"elements": channel})
+        with torch.no_grad():
+            return model(state, torch.full((2,), 0.5, dtype=torch.float64), condition, Context())
+
+    plain, exchanged = answer(state, told), answer(state, told.flip(1))
+    assert (plain["element"] - exchanged["element"]).abs().max() > 0.01
+    shuffled = answer({name: value[:, order] for name, value in state.items()}, told[:, order])
+    for name, value in plain.items():
+        torch.testing.assert_close(shuffled[name], value[:, order], rtol=0, atol=1e-10)
+        torch.testing.assert_close(answer(state, None)[name], answer(state, 0 * told)[name], rtol=0, atol=1e-12)
+    with pytest.raises(ConfigurationError, match="has \\['elements'\\] beside them"):
+        make()(state, torch.full((2,), 0.5), Condition(channels={"elements": told}), Context())
+
+
 def test_experts_take_the_place_of_the_feedforward() -> None:
     experts = partial(MixtureOfExperts, experts=3)
     model = make(torch.float32, lift="gated", angles="harmonic", feedforward=experts)
