@@ -34,7 +34,8 @@ class ImageGallery(Gallery):
         limit: most images in the grid.
         alone: of these, how many are shown one by one too, with seed and flags.
         columns: of the grid.
-        cell: side in pixels of a cell; smaller images are enlarged by a whole factor, larger ones shrunk.
+        cell: side in pixels of a cell; smaller images are enlarged by a whole factor, larger ones shrunk, those of
+            several sizes in proportion.
     """
 
     title = "Images"
@@ -80,9 +81,13 @@ def arrange_by_class(pictures: Sequence[Picture], columns: int) -> list[tuple[st
 
 
 def draw_grid(rows: Sequence[tuple[str, Sequence[Pixels]]], columns: int, cell: int) -> Pixels:
-    """A picture [h, w, 3] of rows of images, the name of each row before it."""
+    """A picture [h, w, 3] of rows of images, each in the middle of its cell, the name of each row before it."""
     pillow, drawing = require("PIL.Image", EXTRA), require("PIL.ImageDraw", EXTRA)
-    scaled = [(name, [scale(image, cell) for image in images]) for name, images in rows]
+    largest = max(max(image.shape[:2]) for _, images in rows for image in images)
+    scaled = [
+        (name, [scale(image, choose_side(max(image.shape[:2]), largest, cell)) for image in images])
+        for name, images in rows
+    ]
     height = max(image.shape[0] for _, images in scaled for image in images)
     width = max(image.shape[1] for _, images in scaled for image in images)
     columns = min(columns, max(len(images) for _, images in scaled))
@@ -91,7 +96,8 @@ def draw_grid(rows: Sequence[tuple[str, Sequence[Pixels]]], columns: int, cell: 
     sheet[:, :margin] = 255
     for row, (_, images) in enumerate(scaled):
         for column, image in enumerate(images):
-            top, left = GAP + row * (height + GAP), margin + GAP + column * (width + GAP)
+            top = GAP + row * (height + GAP) + (height - image.shape[0]) // 2
+            left = margin + GAP + column * (width + GAP) + (width - image.shape[1]) // 2
             sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     if not margin:
         return sheet
@@ -102,6 +108,19 @@ def draw_grid(rows: Sequence[tuple[str, Sequence[Pixels]]], columns: int, cell: 
             text = name if len(name) <= 9 else name[:8] + "…"
             pen.text((4, GAP + row * (height + GAP) + height // 2 - 6), text, fill=(40, 44, 52))
     return np.asarray(page)
+
+
+def choose_side(longest: int, largest: int, cell: int) -> int:
+    """The side that an image is brought to, in proportion to the largest of a grid and a quarter of a cell at least.
+
+    Args:
+        longest: longer side of the image.
+        largest: of all images.
+        cell: side of a cell.
+    """
+    if largest <= cell:
+        return cell // largest * longest
+    return max(1, cell // 4, round(cell * longest / largest))
 
 
 def scale(image: Pixels, side: int) -> Pixels:

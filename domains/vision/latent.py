@@ -5,6 +5,7 @@ Shape legend: B images, L latent channels, y, x height and width of a latent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class LatentImageCodec(ImageCodec):
     @torch.no_grad()
     def encode(self, batch: ImageBatch, generator: torch.Generator) -> tuple[State, Layout]:
         """Latents [B, L, y, x] of a batch."""
-        return self._lay_out((self._compress(batch, generator) - self.latent_mean) / self.latent_std, batch)
+        return self._lay_out((self._compress(batch.images, generator) - self.latent_mean) / self.latent_std, batch)
 
     def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape [L, y, x] of the state of an image of this height and width.
@@ -109,9 +110,10 @@ class LatentImageCodec(ImageCodec):
             return
         generator = torch.Generator().manual_seed(0)
         pairs = zip(range(self.normaliser_batches), datamodule.train_dataloader(), strict=False)
-        latents = torch.cat([self._compress(batch, generator) for _, batch in pairs])
-        self.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
-        self.latent_std.copy_(latents.std(dim=(0, 2, 3)).clamp(min=1e-4)[:, None, None])
+        latents = [latent.flatten(1) for _, batch in pairs for latent in self._latents(batch, generator)]
+        values = torch.cat(latents, dim=1)  # [L, all places of all images]
+        self.latent_mean.copy_(values.mean(dim=1)[:, None, None])
+        self.latent_std.copy_(values.std(dim=1).clamp(min=1e-4)[:, None, None])
 
     def portable_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """`config` with the first stage's architecture in place of the path it was loaded from."""
@@ -120,8 +122,12 @@ class LatentImageCodec(ImageCodec):
         given = config.get("autoencoder")
         return {**config, "autoencoder": self.autoencoder.portable_config(given)} if isinstance(given, dict) else config
 
-    def _compress(self, batch: ImageBatch, generator: torch.Generator) -> Tensor:
-        posterior = self.autoencoder.encode(batch.images.float() / 127.5 - 1)
+    def _latents(self, batch: Any, generator: torch.Generator) -> Sequence[Tensor]:
+        """Latents [L, y, x] of a batch's images, not yet standardised."""
+        return list(self._compress(batch.images, generator))
+
+    def _compress(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        posterior = self.autoencoder.encode(images.float() / 127.5 - 1)
         return to_latents(posterior.mean if self.use_mean else posterior.sample(generator))
 
 

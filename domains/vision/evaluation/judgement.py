@@ -26,6 +26,9 @@ RESAMPLES = 200
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+MOST_SIZES = 16
+"""Samples of more sizes than this have no accuracy for each."""
+
 FILE = "classifier.safetensors"
 """In the run folder."""
 
@@ -130,7 +133,7 @@ class ClassifierJudgement(Measure):
 
     def _distinct(self) -> list[Size]:
         sizes = sorted(set(self._sizes))
-        return sizes if len(sizes) > 1 else []
+        return sizes if 1 < len(sizes) <= MOST_SIZES else []
 
     def columns(self) -> list[Row]:
         """What each sample was taken for."""
