@@ -25,7 +25,7 @@ from .test_property_prediction import make_molecules
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "examples" / "chemistry"
-NAMES = {"samples", "valid", "predicted", "naive", "within_size", "atoms_only", "bound"}
+NAMES = {"samples", "valid", "predicted", "naive", "within_size", "within_formula", "atoms_only", "bound"}
 
 
 def read_overlay() -> dict[str, Any]:

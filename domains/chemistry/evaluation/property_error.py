@@ -33,6 +33,7 @@ MEANINGS = {
     "predicted": "Samples that the predictor could judge.",
     "naive": "Upper bound: real molecules against the property of another one.",
     "within_size": "Real molecules against another of as many atoms: no better than ignoring the wish.",
+    "within_formula": "The same against another of its formula: for requests that name elements.",
     "atoms_only": "Real molecules' property, guessed from their number of atoms alone.",
     "bound": "Lower bound: the predictor's own error on real molecules it never saw.",
 }
@@ -168,14 +169,14 @@ class PropertyErrorEvaluator(Evaluator):
         labels = np.array([structure.labels[target] for structure in self._reference])
         sizes = np.array([len(structure.numbers) for structure in self._reference])
         predicted = self.system.predict(self._reference)
-        # Shuffled within sizes: in a random order sorted by size, everyone takes the next one's label.
-        order = generator.permutation(len(sizes))
-        order = order[np.argsort(sizes[order], kind="stable")]
-        same = sizes[order] == sizes[np.roll(order, -1)]
-        within = np.abs(predicted[order] - labels[np.roll(order, -1)])[same]
+        amounts = [np.bincount(structure.numbers, minlength=128) for structure in self._reference]
+        formulas = np.unique(amounts, axis=0, return_inverse=True)[1].ravel()
+        within = {
+            "within_size": _shuffle_within(sizes, generator), "within_formula": _shuffle_within(formulas, generator)
+        }
         return {
             "naive": estimate_mean(np.abs(predicted - generator.permutation(labels))),
-            "within_size": estimate_mean(within),
+            **{name: estimate_mean(np.abs(predicted[one] - labels[other])) for name, (one, other) in within.items()},
             "atoms_only": estimate_mean(np.abs(self.system.predict_by_size(sizes) - labels)),
             "bound": estimate_mean(np.abs(predicted - labels)),
         }
@@ -216,3 +217,12 @@ class PropertyErrorEvaluator(Evaluator):
                 f"{', '.join(map(str, unknown))}, which the generator's training molecules hold: train it on molecules "
                 "with them, or the generator on molecules without"
             )
+
+
+def _shuffle_within(groups: NDArray[np.int64], generator: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    """Places of pairs of one group: in a random order sorted by group, everyone is paired with the next."""
+    order = generator.permutation(len(groups))
+    order = order[np.argsort(groups[order], kind="stable")]
+    following = np.roll(order, -1)
+    same = (groups[order] == groups[following]) & (order != following)
+    return order[same], following[same]

@@ -116,8 +116,21 @@ def test_within_size_pairs_are_other_molecules_of_the_size(predictor: BiasedSyst
     lone = replace(METHANE, numbers=METHANE.numbers[:2], positions=METHANE.positions[:2], labels={"gap": 9.0})
     evaluator.prepare(Labelled([*molecules, lone], part=(0.5, 1.0)))
     evaluator.update([ask(METHANE, 1.0)])
-    entry = evaluator.compute()["property_error/gap/within_size"]
-    assert entry.value == pytest.approx(BIAS) and entry.count == 2
+    for name in ("within_size", "within_formula"):
+        entry = evaluator.compute()[f"property_error/gap/{name}"]
+        assert entry.value == pytest.approx(BIAS) and entry.count == 2
+
+
+def test_within_formula_pairs_have_one_formula_and_not_only_one_size(predictor: BiasedSystem) -> None:
+    """Two formulas of one size, a label each: shuffled by size labels are mixed, by formula they are not."""
+    other = replace(METHANE, numbers=np.array([7, 1, 1, 1, 1]), positions=METHANE.positions * 4)
+    molecules = [replace(molecule, labels={"gap": measure(molecule)}) for molecule in [METHANE, other] * 18]
+    evaluator = PropertyErrorEvaluator("predictor.ckpt")
+    evaluator.prepare(Labelled(molecules, part=(0.5, 1.0)))
+    evaluator.update([ask(METHANE, 1.0)])
+    found = {name.rpartition("/")[2]: entry for name, entry in evaluator.compute().items()}
+    assert found["within_formula"].value == pytest.approx(BIAS) and found["within_formula"].count == 34
+    assert found["within_size"].value > BIAS + 0.1 and found["within_size"].count == 36
 
 
 def test_who_ignores_the_wish_lands_on_within_size_and_who_obeys_on_the_bound(predictor: BiasedSystem) -> None:
