@@ -67,10 +67,10 @@ class Attention(TokenMixer):
         """Mixed tokens [B, N, D] of `x` [B, N, D]."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k = self.norm(q, k)
-        if self.rotary is not None:
-            positions = ctx.positions.get(self.stream)
-            q, k = self.rotary(q, positions), self.rotary(k, positions)
         mask = ctx.masks.get(self.stream)
+        if self.rotary is not None:
+            positions, real = ctx.positions.get(self.stream), None if mask is None else mask.keys
+            q, k = self.rotary(q, positions, real), self.rotary(k, positions, real)
         if self.causal:
             mask = replace(mask or MaskSpec(), causal=True)
         if self.pair_bias is not None:

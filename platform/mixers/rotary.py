@@ -49,12 +49,13 @@ class RotaryPosition(nn.Module):
                 "one for each"
             )
 
-    def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None, real: Tensor | None = None) -> Tensor:
         """Turned `x` [B, H, N, E].
 
         Args:
             x: queries or keys.
             positions: [B, N] or [B, N, A]; None: index 0..N-1.
+            real: [B, N] bool, the tokens that say how long a sample is, for a scaling that asks; None: all.
 
         Raises:
             ConfigurationError: if the positions have another number of axes than this embedding.
@@ -68,7 +69,7 @@ class RotaryPosition(nn.Module):
                 f"positions have {positions.shape[-1]} axes and the rotary embedding {len(self.axes)}: "
                 f"set `axes` to {positions.shape[-1]} shares of the head"
             )
-        factors = None if self.scaling is None else self.scaling.measure(positions)
+        factors = None if self.scaling is None else self.scaling.measure(positions, real)
         parts, start = [], 0
         for axis, share in enumerate(self.axes):
             part = x[..., start : start + share]

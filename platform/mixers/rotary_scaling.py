@@ -48,10 +48,17 @@ class RotaryScaling(ABC):
         """Number A of axes."""
         return len(self.trained if self.factors is None else self.factors)
 
-    def measure(self, positions: Tensor) -> tuple[Factor, ...]:
-        """Factor of each axis for samples at these positions [B, N, A], which begin at 0."""
+    def measure(self, positions: Tensor, real: Tensor | None = None) -> tuple[Factor, ...]:
+        """Factor of each axis for samples at these positions [B, N, A], which begin at 0.
+
+        Args:
+            positions: of the tokens.
+            real: [B, N] bool, which of them count; None: all.
+        """
         if self.factors is not None:
             return self.factors
+        if real is not None:
+            positions = torch.where(real[..., None], positions, 0)
         lengths = positions.amax(dim=1).float() + 1
         factors = (lengths / lengths.new_tensor(self.trained)).clamp(min=1)
         return tuple(factor[:, None, None, None] for factor in factors.unbind(dim=-1))

@@ -1,4 +1,4 @@
-"""The autoencoder of images in the battery.
+"""The autoencoder of images in the battery, and a transformer of images of any size.
 
 Shape legend: B images, Y, X height and width.
 """
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from polydit.domains.vision.autoencoder import KLAutoencoder, to_latents
+from polydit.platform.mixers import NTKRotary, YaRNRotary
 
-from .entry import Entry, Outputs
+from .backbones import FiT, turning
+from .entry import LENGTHS, Entry, Outputs, denoiser_entry, token_case
 
 
 def image_batch(padding: int) -> Tensor:
@@ -39,5 +41,12 @@ VISION = [
     Entry(
         name="image autoencoder/two halvings", build=partial(Tiny, latent_channels=2, multipliers=(1, 1, 2)),
         inputs=image_batch, run=run_autoencoder, parameters=28_767,
+    ),
+    *(
+        denoiser_entry(
+            f"any size/{rule.__name__}", partial(FiT, mixer=turning(scaling=rule(None, (1, 2)))), 47_207,
+            partial(token_case, axes=2), max(LENGTHS), compiler="eager",
+        )
+        for rule in (NTKRotary, YaRNRotary)
     ),
 ]
