@@ -35,7 +35,7 @@ STATISTICS = 256
 
 
 class SoundClipCodec(Codec):
-    """Frames as the field ``video`` [B, F, 3, h, w] in [-1, 1] and their sound as ``sound`` [B, N, P M], with seconds.
+    """Frames as the field ``video`` [B, F, 3, h, w] and their sound as ``sound`` [B, N, P M], with seconds.
 
     Args:
         frames: F.
@@ -47,6 +47,9 @@ class SoundClipCodec(Codec):
         questions: what `test` asks of held-out clips, in turn.
         turned: whether training shows every clip mirrored and turned by quarters at random, eight clips for one: for
             what is seen from above, where nothing is up or left and its sound is the same.
+        standardised: whether frames are brought to mean 0 and standard deviation 1 over the training split, as
+            spectrograms always are. Else they lie in [-1, 1], where noise drowns scenes of little contrast: their
+            sound is settled before they are.
 
     Raises:
         ConfigurationError: if chances are none, or a question needs training that they leave out.
@@ -54,6 +57,8 @@ class SoundClipCodec(Codec):
 
     pads = False
     shows_known = True
+    frame_mean: Tensor
+    frame_std: Tensor
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class SoundClipCodec(Codec):
         given: Sequence[float] = (0.25, 0.25),
         questions: Sequence[str] = ("unconditional", "sound"),
         turned: bool = False,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
         self.frames, self.size, self.frame_rate = frames, size, frame_rate
@@ -77,11 +83,13 @@ class SoundClipCodec(Codec):
             raise ConfigurationError(
                 f"questions {list(questions)} must be of {', '.join(self.tasks)}, all that the chances {given} train"
             )
-        self.turned = turned
+        self.turned, self.standardised = turned, standardised
+        self.register_buffer("frame_mean", torch.zeros(()), persistent=standardised)
+        self.register_buffer("frame_std", torch.ones(()), persistent=standardised)
         self.samples = round(frames / frame_rate * self.mel.sample_rate)
 
     def prepare(self, datamodule: Any) -> None:
-        """Take mean and standard deviation of the spectrogram from the training split.
+        """Take means and standard deviations of spectrograms, and of frames if wanted, from the training split.
 
         Raises:
             ConfigurationError: if the data have no sound, or of another rate.
@@ -89,8 +97,13 @@ class SoundClipCodec(Codec):
         self._check_rate(datamodule.format.sample_rate)
         dataset = datamodule.clips("train")
         places = np.linspace(0, len(dataset) - 1, min(STATISTICS, len(dataset))).astype(int)
-        sounds = [torch.from_numpy(np.array(dataset.read(int(place)).sound)) for place in places]
+        clips = [dataset.read(int(place)) for place in places]
+        sounds = [torch.from_numpy(np.array(clip.sound)) for clip in clips]
         self.mel.fit(torch.stack(sounds).to(self.mel.mean.device))
+        if self.standardised:
+            pixels = np.stack([clip.frames for clip in clips]) / 127.5 - 1
+            self.frame_mean.fill_(float(pixels.mean()))
+            self.frame_std.fill_(max(float(pixels.std()), 1e-3))
 
     def encode(self, batch: ClipBatch, generator: torch.Generator) -> tuple[State, Layout]:
         """Frames and spectrograms, and which of them is learnt.
@@ -193,8 +206,9 @@ class SoundClipCodec(Codec):
                 f"{self.samples}: give data and codec the same frames, size and frame_rate"
             )
         device = self.mel.mean.device
+        pixels = batch.frames.to(device, torch.float32) / 127.5 - 1
         return {
-            VIDEO: batch.frames.to(device, torch.float32) / 127.5 - 1, SOUND: self.mel.encode(batch.sound.to(device))
+            VIDEO: (pixels - self.frame_mean) / self.frame_std, SOUND: self.mel.encode(batch.sound.to(device))
         }
 
     def _arrange(self, state: State, shown: dict[str, Tensor]) -> Layout:
@@ -226,7 +240,7 @@ class SoundClipCodec(Codec):
 
     def _to_clips(self, state: State, layout: Layout) -> tuple[list[Frames], list[Sound]]:
         tasks = layout.extras["tasks"]
-        frames = to_frames(state[VIDEO])
+        frames = to_frames(state[VIDEO] * self.frame_std + self.frame_mean)
         given: list[Frames] = list(layout.labels["given_frames"].permute(0, 1, 3, 4, 2).cpu().numpy())
         rows = [row for row, task in enumerate(tasks) if GIVEN[task] != SOUND]
         sounds: list[Sound] = list(layout.labels["given_samples"].float().cpu().numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polydit.data.video.clips import Clip
+from polydit.data.video.clips import Clip, ClipFormat
 from polydit.domains.audio_video.alignment import detect_onsets
 from polydit.domains.audio_video.codec import SoundClipCodec
 from polydit.domains.audio_video.mel import GriffinLim, MelSpectrogram
@@ -18,6 +19,12 @@ from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.requests import Request
 
 from .conftest import BANDS, FRAMES, SIZE, make_batch, make_codec, make_system
+
+
+class ClipList(list[Clip]):
+    """Clips of a split."""
+
+    read = list.__getitem__
 
 
 def ring(times: tuple[float, ...], rate: int = 8000, seconds: float = 1.28) -> Any:
@@ -89,6 +96,26 @@ def test_training_turns_clips_in_eight_ways_and_nothing_else_does() -> None:
     assert torch.equal(layout.labels["given_video"], state["video"])
     assert torch.equal(codec.eval().encode(batch, generator)[0]["video"], plain["video"])
     assert torch.equal(codec.train().question(batch).labels["given_video"], plain["video"])
+
+
+def test_frames_are_standardised_if_wanted() -> None:
+    """Dark frames of little contrast become numbers of mean 0 and deviation 1, and the same frames again."""
+    frames = np.random.default_rng(0).integers(20, 60, (6, FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    clips = [Clip(each, 8.0, 0.1 * np.ones(1000, np.float32), 2000) for each in frames]
+    data = SimpleNamespace(format=ClipFormat(FRAMES, SIZE, 8.0, 2000), clips=lambda split: ClipList(clips))
+    codec, plain, batch = make_codec(standardised=True), make_codec(), make_batch(6)
+    batch.frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
+    for each in (codec, plain):
+        each.prepare(data)
+    values = codec.encode(batch, torch.Generator())[0]["video"]
+    assert abs(float(values.mean())) < 1e-4 and float(values.std()) == pytest.approx(1, abs=1e-3)
+    assert float(plain.encode(batch, torch.Generator())[0]["video"].std()) < 0.1
+    request = Request(0, {"task": "sound", "clip": clips[0]})
+    layout = codec.layout([request])
+    state = {name: layout.labels[f"given_{name}"] for name in ("video", "sound")}
+    layout.extras["tasks"] = ["unconditional"]  # what was given would be handed through
+    np.testing.assert_array_equal(codec.decode(state, layout)[0].clip.frames, frames[0])
+    assert "frame_mean" in codec.state_dict() and "frame_mean" not in plain.state_dict()
 
 
 def test_silence_is_silent_after_the_vocoder() -> None:
