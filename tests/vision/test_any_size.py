@@ -5,6 +5,8 @@ Shape legend: B images, C channels, N tokens, L latent channels.
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,6 +30,8 @@ from polydit.domains.vision.codec import CLASS, IMAGE, ImageCodec
 from polydit.domains.vision.evaluation import ClassifierJudgement, ImageEvaluator, NearestNeighbours, SlicedWasserstein
 from polydit.domains.vision.gallery import draw_grid
 from polydit.domains.vision.latent import LatentImageCodec
+from polydit.platform.checkpoints import build
+from polydit.platform.cli import main
 from polydit.platform.conditioning import CategoricalAxis, Conditioner
 from polydit.platform.denoisers import (
     AdaLNLoRA,
@@ -49,6 +54,7 @@ from polydit.platform.samplers import Euler
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance
 from polydit.platform.state import Condition, Layout
 from polydit.platform.systems.diffusion import DiffusionSystem
+from tests.house.recipes import shrink
 
 from .conftest import make_batch
 
@@ -330,14 +336,6 @@ def test_it_learns_from_batches_of_mixed_sizes() -> None:
 
 def test_a_folder_of_mixed_images_trains_by_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit, test and predict of the recipe, made small."""
-    import csv
-    import json
-
-    import yaml
-
-    from polydit.platform.cli import main
-    from tests.house.recipes import shrink
-
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     recipe = shrink(yaml.safe_load((Path(__file__).parents[2] / "examples/vision/any_size.yaml").read_text()))
@@ -359,3 +357,14 @@ def test_a_folder_of_mixed_images_trains_by_the_recipe(tmp_path: Path, monkeypat
                  "[{class: 7, height: 8, width: 32}]"]) == 0
     with pytest.importorskip("PIL.Image").open(run / "samples" / "00000_7.png") as image:
         assert image.size == (32, 8)
+
+
+def test_the_published_recipe_has_the_published_number_of_weights() -> None:
+    pytest.importorskip("diffusers")
+    recipe = yaml.safe_load((Path(__file__).parents[2] / "examples/vision/fit.yaml").read_text())
+    with torch.device("meta"):
+        system = build(recipe["model"]).system
+    assert isinstance(system, DiffusionSystem) and isinstance(system.codec, AnySizeLatentCodec)
+    parts = (system.denoiser, system.conditioner)
+    assert sum(p.numel() for part in parts if part is not None for p in part.parameters()) == 671_045_776
+    assert system.codec.multiple == recipe["data"]["init_args"]["multiple"] == 16

@@ -153,6 +153,23 @@ def test_little_of_a_batch_is_padding(batch_size: int) -> None:
     assert first == [[place for _, place in batch] for batch in sampler], "the same order for the same seed"
 
 
+def test_photographs_keep_their_shape() -> None:
+    """Kodak's suite, upright and lying, and scikit-image's samples, grey and in colour."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
+    if not folder.is_dir():
+        pytest.skip("the photographs are not at hand")
+    sources: list[ImageSource] = [ImageFolder(str(folder / name)) for name in ("kodak", "skimage_samples")]
+    data = ImageDataModule(sources, size=64, fit="keep", multiple=4, batch_size=8, splits=[1.0, 0.0, 0.0])
+    dataset = data.images("train")
+    sizes = {Path(dataset.name(place)).stem: size for place, size in enumerate(dataset.measure())}
+    assert sizes["kodim01"] == (52, 76) and sizes["kodim04"] == (76, 52) and sizes["camera"] == (64, 64)
+    sampler: Any = data.train_dataloader().sampler
+    assert sampler.padding_fraction() < 0.05
+    for batch in data.train_dataloader():
+        for image, name in zip(batch.images, batch.names, strict=True):
+            assert tuple(image.shape[1:]) == sizes[Path(name).stem]
+
+
 def test_stretched_digits_are_the_same_every_time() -> None:
     pytest.importorskip("sklearn")
     first, second = StretchedDigits().open(), StretchedDigits().open()
