@@ -25,10 +25,10 @@ BIN = 1 / 255
 class LearntVarianceProcess(Process):
     """Discrete diffusion with a hybrid objective (arXiv:2102.09672, equations 14 to 16), as DiT is published.
 
-    The network gives twice the channels of its field, [B, 2 C, ...]. The first half is what the prediction says. The
-    second, v in about [-1, 1], places the logarithm of each value's variance between those of the posterior (-1) and of
-    the forward step (1). The loss is that of the first half, and the variational bound in bits per value for the
-    second; the bound does not touch the first, which is detached there.
+    The network gives twice the channels of its field, [B, 2 C, ...], or [B, N, 2 C] of tokens. The first half is what
+    the prediction says. The second, v in about [-1, 1], places the logarithm of each value's variance between those of
+    the posterior (-1) and of the forward step (1). The loss is that of the first half, and the variational bound in bits
+    per value for the second; the bound does not touch the first, which is detached there.
 
     Args:
         schedule: table of steps; default `DDPMSchedule`.
@@ -60,7 +60,7 @@ class LearntVarianceProcess(Process):
         return super().convert(self._halves(prediction, x_t)[0], x_t, t, to)
 
     def spread(self, prediction: Tensor, x_t: Tensor) -> Tensor:
-        """The second half of the network's output, [B, C, ...]."""
+        """The second half of the network's output, shaped as the field."""
         return self._halves(prediction, x_t)[1]
 
     def loss(self, prediction: Tensor, x0: Tensor, noise: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -97,13 +97,16 @@ class LearntVarianceProcess(Process):
 
     @staticmethod
     def _halves(prediction: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        channels = like.shape[1]
-        if prediction.shape[1] != 2 * channels:
+        # images have their channels first and tokens last: the axis that is twice as long
+        axes = [a for a in range(1, like.ndim) if prediction.shape[a] == 2 * like.shape[a]]
+        if not axes:
+            channels, given = like.shape[1], prediction.shape[1]
             raise ConfigurationError(
-                f"the network gives {prediction.shape[1]} channels for a field of {channels}, and a learnt variance "
-                f"needs {2 * channels}: set the head's out_channels to that, or take polydit.platform.processes.Process"
+                f"the network gives {given} channels for a field of {channels}, and a learnt variance needs "
+                f"{2 * channels}: set the head's out_channels (of tokens, its fields) to that, or take "
+                "polydit.platform.processes.Process"
             )
-        mean, spread = prediction.chunk(2, dim=1)
+        mean, spread = prediction.chunk(2, dim=axes[0])
         return mean, spread
 
 

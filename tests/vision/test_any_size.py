@@ -48,9 +48,9 @@ from polydit.platform.errors import ConfigurationError, UserError
 from polydit.platform.feedforwards import SwiGLU
 from polydit.platform.mixers import Attention, NTKRotary, RotaryPosition, RotaryScaling
 from polydit.platform.module import GenerativeModule
-from polydit.platform.processes import Process
+from polydit.platform.processes import LearntVarianceProcess, Process
 from polydit.platform.requests import Request, Sample
-from polydit.platform.samplers import Euler
+from polydit.platform.samplers import Euler, LearntAncestral, Sampler
 from polydit.platform.samplers.guidance import ClassifierFreeGuidance
 from polydit.platform.state import Condition, Layout
 from polydit.platform.systems.diffusion import DiffusionSystem
@@ -72,14 +72,16 @@ def make_denoiser(embedding: Any, head: Any, scaling: RotaryScaling | None = Non
 
 
 def make_any_size(
-    codec: ImageCodec | None = None, embedding: Any = TokenEmbedding, scaling: RotaryScaling | None = None
+    codec: ImageCodec | None = None, embedding: Any = TokenEmbedding, scaling: RotaryScaling | None = None,
+    process: Process | None = None, sampler: Sampler | None = None, outputs: int = PATCH**2,
 ) -> DiffusionSystem:
     """Untrained, with random weights throughout."""
     torch.manual_seed(0)
     system = DiffusionSystem(
         codec or AnySizeImageCodec(SIZE, 1, 3, PATCH),
-        make_denoiser(partial(embedding, fields=FIELDS), partial(TokenHead, fields=FIELDS), scaling),
-        Process.flow_matching(), Euler(3), Conditioner(WIDTH, {"class": partial(CategoricalAxis, num_classes=3)}),
+        make_denoiser(partial(embedding, fields=FIELDS), partial(TokenHead, fields={IMAGE: outputs}), scaling),
+        process or Process.flow_matching(), sampler or Euler(3),
+        Conditioner(WIDTH, {"class": partial(CategoricalAxis, num_classes=3)}),
         ClassifierFreeGuidance({"class": 2.0}),
     )
     generator = torch.Generator().manual_seed(1)
@@ -182,6 +184,20 @@ def test_a_sample_is_the_same_in_any_company(scaling: RotaryScaling | None) -> N
     plain = make_any_size().generate(ask(sizes))
     same = [np.array_equal(a.item.pixels, b.item.pixels) for a, b in zip(together, plain, strict=True)]
     assert same[0] and same[4] == (scaling is None), "what is no longer than in training stays as it is"
+
+
+def test_a_learnt_variance_trains_and_samples_at_any_size() -> None:
+    system = make_any_size(process=LearntVarianceProcess(), sampler=LearntAncestral(4), outputs=2 * PATCH**2)
+    losses = [
+        system.losses(make_mixed(seed=seed), torch.Generator().manual_seed(1))["loss"] for seed in (0, 0, 1)
+    ]
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+    losses[0].backward()
+    samples = system.generate(ask())
+    assert [sample.item.pixels.shape[:2] for sample in samples] == list(SIZES)
+    for sample in samples:
+        alone, = system.generate([sample.request])
+        assert np.abs(alone.item.pixels.astype(int) - sample.item.pixels).max() <= 1
 
 
 def test_packed_images_are_what_they_are_padded() -> None:

@@ -96,6 +96,25 @@ def test_loss_is_squared_error_and_bound_and_the_bound_spares_the_mean() -> None
     assert (output.grad[:, 2:] != 0).all()
 
 
+def test_tokens_are_as_images_whose_pixels_they_are() -> None:
+    """[B, N, 2 C] with a mask: the same loss and halves as [B, 2 C, 1, N] of what the mask leaves."""
+    process = LearntVarianceProcess()
+    prediction, x0, noise = draw(2, 5, 6), draw(2, 5, 3, seed=1), draw(2, 5, 3, seed=2)
+    t, mask = at(3, 700), torch.arange(5)[None] < torch.tensor([[3], [3]])
+
+    def as_image(tokens: Tensor) -> Tensor:
+        return tokens[:, :3].transpose(1, 2)[:, :, None]
+
+    found = process.loss(prediction, x0, noise, t, mask)
+    torch.testing.assert_close(found, process.loss(*map(as_image, (prediction, x0, noise)), t))
+    assert torch.equal(as_image(process.spread(prediction, x0)), process.spread(as_image(prediction), as_image(x0)))
+    x_t = process.corrupt(x0, noise, t)
+    clean = process.convert(prediction, x_t, t)
+    torch.testing.assert_close(as_image(clean), process.convert(as_image(prediction), as_image(x_t), t))
+    with pytest.raises(ConfigurationError, match=r"set the head's out_channels \(of tokens, its fields\)"):
+        process.loss(x0, x0, noise, t, mask)
+
+
 def test_noisy_data_are_best_explained_by_a_wide_step() -> None:
     """The bound is best at the wide end for data of unit variance, and at the narrow one where all data are a point."""
     process = LearntVarianceProcess()
