@@ -27,8 +27,8 @@ class LearntVarianceProcess(Process):
 
     The network gives twice the channels of its field, [B, 2 C, ...], or [B, N, 2 C] of tokens. The first half is what
     the prediction says. The second, v in about [-1, 1], places the logarithm of each value's variance between those of
-    the posterior (-1) and of the forward step (1). The loss is that of the first half, and the variational bound in bits
-    per value for the second; the bound does not touch the first, which is detached there.
+    the posterior (-1) and of the forward step (1). The loss is that of the first half, and the variational bound in
+    bits per value for the second; the bound does not touch the first, which is detached there.
 
     Args:
         schedule: table of steps; default `DDPMSchedule`.
