@@ -7,7 +7,7 @@ from .dit import DiT
 from .modulation import AdaLNLoRA, AdaLNSingle, AdaLNZero, Modulation
 from .patch_tokens import PackedTokenEmbedding, PatchTokens, lay_grids, pack_images, pad_images, unpad_images
 from .patches import PatchEmbedding, PatchHead
-from .positions import LearntPosition, Position, SinCosPosition
+from .positions import LearntPosition, Position, SharePosition, SinCosPosition
 from .stack import TransformerStack
 from .switch import SwitchBlock
 from .time import TimeEmbedding
@@ -33,6 +33,7 @@ __all__ = [
     "PatchTokens",
     "Position",
     "RMSNorm",
+    "SharePosition",
     "SinCosPosition",
     "SwitchBlock",
     "TimeEmbedding",

@@ -81,6 +81,31 @@ class SinCosPosition(Position):
         return torch.cat([part for angle in turned for part in (angle.sin(), angle.cos())], dim=-1).to(h.dtype)
 
 
+class SharePosition(SinCosPosition):
+    """Sines and cosines of where a token lies within its own sample, as a share of its length on each axis.
+
+    Half a step from the near edge of a sample it is half a step over the length, whatever the length is, so that a
+    model knows edges and middle of samples of every size. Rotary positions tell tokens' differences alone, and where
+    the edges are has to be found out.
+
+    Args:
+        width: D; supplied by the embedding.
+        cycles: of the fastest sine over a sample.
+        base: ratio of the longest wavelength to the shortest.
+        axes: see `SinCosPosition`.
+    """
+
+    def __init__(self, width: int, cycles: float = 8.0, base: float = 64.0, axes: Sequence[int] = ()) -> None:
+        super().__init__(width, base, 2 * math.pi * cycles, axes)
+
+    def forward(self, h: Tensor, positions: Tensor | None) -> Tensor:
+        """As of `SinCosPosition`, for positions that begin at 0; padded tokens have none or 0."""
+        if positions is None:
+            positions = torch.arange(h.shape[1], device=h.device)[None]
+        lengths = positions.amax(dim=1, keepdim=True) + 1
+        return super().forward(h, (positions + 0.5) / lengths)
+
+
 class LearntPosition(Position):
     """A learnt table, indexed by position.
 
