@@ -19,7 +19,7 @@ from polydit.platform.errors import DataError
 from polydit.platform.evaluation.evaluator import Evaluator, Histograms, Row
 from polydit.platform.evaluation.statistics import (
     Estimate,
-    estimate_by_bootstrap,
+    estimate_distance,
     estimate_grouped_share,
     estimate_mean,
 )
@@ -86,8 +86,8 @@ class MotionEvaluator(Evaluator):
         half = len(true) // 2
         real = true[half : half + len(made)]
         return {
-            "motion/frechet": estimate_by_bootstrap(made, lambda some: measure_frechet(some, true)),
-            "motion/frechet_of_real": estimate_by_bootstrap(real, lambda some: measure_frechet(some, true[:half])),
+            "motion/frechet": estimate_distance(made, lambda some: measure_frechet(some, true)),
+            "motion/frechet_of_real": estimate_distance(real, lambda some: measure_frechet(some, true[:half])),
         }
 
     def rows(self) -> list[Row]:

@@ -20,7 +20,7 @@ from polydit.domains.vision.evaluation.sliced import SlicedWasserstein
 
 FIXED = (
     StainEvaluator, PoseEvaluator, ComparisonEvaluator, BodiesEvaluator, MotionEvaluator, FeatureDistance,
-    ClassifierJudgement, NearestNeighbours, ImageReconstructionEvaluator, SlicedWasserstein,
+    NearestNeighbours, ImageReconstructionEvaluator, SlicedWasserstein,
 )  # fmt: skip
 
 
@@ -31,6 +31,9 @@ def explained() -> set[str]:
         evaluator = kind()
         evaluator._rows = [{"task": "<task>"}]
         names |= set(evaluator.descriptions())
+    judgement = ClassifierJudgement()
+    judgement._sizes = [(16, 24), (24, 16)]
+    names |= {name.replace("/16x24", "/<size>") for name in judgement.descriptions() if not name.endswith("/24x16")}
     names |= set(SuccessEvaluator().descriptions()) | {"success/<task>", "return/<task>"}
     return names
 

@@ -31,7 +31,6 @@ from polydit.domains.vision.evaluation import (
     TorchScriptFeatures,
 )
 from polydit.domains.vision.evaluation.distances import (
-    estimate_distance,
     find_within_manifold,
     measure_frechet,
     measure_kernel_distance,
@@ -175,15 +174,6 @@ def test_real_ones_to_compare_with_are_of_every_class_though_they_are_sorted() -
     found = spread_evenly(6, 60) // 10  # sixty images, ten of each of six classes
     assert found.tolist() == [0, 1, 2, 3, 4, 5]
     assert spread_evenly(9, 4).tolist() == [0, 1, 2, 3]
-
-
-def test_an_interval_holds_the_estimate_in_its_middle() -> None:
-    values = np.random.default_rng(0).normal(size=400)
-    found = estimate_distance(400, lambda chosen: float(values[chosen].mean()) + 5, 500)
-    assert found.value == pytest.approx(values.mean() + 5)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.15)
-    assert found.high - found.value == pytest.approx(found.value - found.low)
-    assert np.isnan(estimate_distance(0, lambda chosen: 0.0, 5).value)
 
 
 def test_the_classifier_is_kept_and_made_again_when_the_data_change(tmp_path: Path) -> None:

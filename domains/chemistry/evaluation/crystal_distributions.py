@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.platform.errors import require
-from polydit.platform.evaluation.statistics import Estimate, estimate_by_bootstrap, estimate_share
+from polydit.platform.evaluation.statistics import Estimate, estimate_distance, estimate_share
 
 RADIAL_RANGE = 4.0
 """Reach of the radial fingerprint in units of (V/n)^(1/3), the edge of the cube that one atom takes."""
@@ -71,10 +71,10 @@ def count_elements(structure: AtomicStructure) -> int:
     return len(np.unique(structure.numbers))
 
 
-def estimate_distance(values: NDArray[np.float64], reference: NDArray[np.float64]) -> Estimate:
+def estimate_wasserstein(values: NDArray[np.float64], reference: NDArray[np.float64]) -> Estimate:
     """Wasserstein-1 distance of two samples of a quantity, in its unit, with a bootstrap interval over `values`."""
     stats = require("scipy.stats", "chemistry")
-    return estimate_by_bootstrap(values, lambda sample: float(stats.wasserstein_distance(sample, reference)))
+    return estimate_distance(values, lambda sample: float(stats.wasserstein_distance(sample, reference)))
 
 
 def fingerprint(structures: Sequence[AtomicStructure]) -> Fingerprints:

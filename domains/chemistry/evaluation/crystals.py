@@ -21,7 +21,7 @@ from polydit.platform.requests import Sample
 from .crystal_distributions import (
     count_elements,
     estimate_coverage,
-    estimate_distance,
+    estimate_wasserstein,
     fingerprint,
     measure_density,
     measure_volume,
@@ -213,7 +213,7 @@ class CrystalEvaluator(Evaluator):
     def _compare_distributions(self, samples: list[AtomicStructure]) -> dict[str, Estimate]:
         pairs = {"density_distance": measure_density, "element_count_distance": count_elements}
         distances = {
-            name: estimate_distance(_collect(quantity, samples), _collect(quantity, self._reference))
+            name: estimate_wasserstein(_collect(quantity, samples), _collect(quantity, self._reference))
             for name, quantity in pairs.items()
         }
         return distances | estimate_coverage(fingerprint(samples), fingerprint(self._reference))

@@ -5,16 +5,10 @@ Shape legend: n, m items, D features.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from statistics import NormalDist
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from polydit.platform.evaluation.statistics import CONFIDENCE, Estimate
 
 Features = NDArray[np.float64]
 """[n, D]."""
@@ -23,29 +17,6 @@ Features = NDArray[np.float64]
 def spread_evenly(count: int, total: int) -> NDArray[np.int64]:
     """Places of `count` of `total` items, or of all if fewer, evenly spread: sets are often sorted by class."""
     return np.linspace(0, total, min(count, total), endpoint=False).astype(np.int64)
-
-
-def estimate_distance(
-    count: int, statistic: Callable[[NDArray[np.int64]], float], resamples: int, seed: int = 0
-) -> Estimate:
-    """A distance of `count` samples with a normal interval, its standard error by the bootstrap, cut at 0.
-
-    Resampled sets repeat items, so that a distance of them is always larger, by more than it scatters: intervals made
-    of their quantiles would end at the estimate itself. Their scatter is still that of the estimate.
-
-    Args:
-        count: number of samples.
-        statistic: places of the chosen samples -> distance.
-        resamples: how many times samples are drawn anew.
-        seed: of the drawing.
-    """
-    if not count:
-        return Estimate(math.nan, 0)
-    value = statistic(np.arange(count))
-    generator = np.random.default_rng(seed)
-    draws = [statistic(generator.integers(count, size=count)) for _ in range(resamples)]
-    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(np.std(draws, ddof=1)) if resamples > 1 else math.nan
-    return Estimate(value, count, max(0.0, value - half), value + half)
 
 
 def measure_frechet(features: Features, reference: Features) -> float:

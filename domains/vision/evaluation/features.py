@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polydit.platform.errors import ConfigurationError, DataError
-from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
+from polydit.platform.evaluation.statistics import Estimate, estimate_distance, estimate_mean, estimate_share
 
 from .distances import (
     Features,
     FrechetReference,
-    estimate_distance,
     find_within_manifold,
     measure_kernel_distance,
     spread_evenly,
@@ -143,8 +142,7 @@ class FeatureDistance(Measure):
 
     def _frechet(self, features: Features) -> Estimate:
         resamples = self.resamples if features.shape[1] < WIDE else max(1, self.resamples // 10)
-        reference = FrechetReference(self._reference)
-        return estimate_distance(len(features), lambda chosen: reference.measure(features[chosen]), resamples)
+        return estimate_distance(features, FrechetReference(self._reference).measure, resamples)
 
     def _kernel(self, features: Features) -> Estimate:
         count = max(1, len(features) // self.block)

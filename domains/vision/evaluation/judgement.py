@@ -14,10 +14,10 @@ from polydit.data.vision.fitting import resize_image
 from polydit.data.vision.pictures import Picture, to_tensor
 from polydit.platform.errors import ConfigurationError, DataError
 from polydit.platform.evaluation.evaluator import Histograms, Row
-from polydit.platform.evaluation.statistics import Estimate, estimate_mean, estimate_share
+from polydit.platform.evaluation.statistics import Estimate, estimate_distance, estimate_mean, estimate_share
 
 from .classifier import Budget, SmallClassifier, gather, load_or_train
-from .distances import Features, FrechetReference, estimate_distance, find_within_manifold, spread_evenly
+from .distances import Features, FrechetReference, find_within_manifold, spread_evenly
 from .measure import Measure, References
 
 RESAMPLES = 200
@@ -176,8 +176,7 @@ class ClassifierJudgement(Measure):
         return texts
 
     def _frechet(self, features: Features) -> Estimate:
-        reference = FrechetReference(self._reference)
-        return estimate_distance(len(features), lambda chosen: reference.measure(features[chosen]), RESAMPLES)
+        return estimate_distance(features, FrechetReference(self._reference).measure, RESAMPLES)
 
 
 def _name_size(size: Size) -> str:

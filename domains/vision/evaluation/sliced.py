@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from polydit.platform.errors import ConfigurationError, DataError
-from polydit.platform.evaluation.statistics import Estimate
+from polydit.platform.evaluation.statistics import Estimate, estimate_distance
 
-from .distances import estimate_distance, measure_sliced_distance, spread_evenly
+from .distances import measure_sliced_distance, spread_evenly
 from .measure import Measure, References
 
 SIDE = 7
@@ -107,8 +107,8 @@ class SlicedWasserstein(Measure):
     def _estimate(self, samples: list[Tensor]) -> Estimate:
         pairs = [_Sorted(level, reference) for level, reference in zip(samples, self._reference, strict=True)]
         return estimate_distance(
-            len(samples[0]), lambda chosen: float(np.mean([pair.measure(chosen) for pair in pairs])), self.resamples,
-            self.seed,
+            np.arange(len(samples[0])), lambda chosen: float(np.mean([pair.measure(chosen) for pair in pairs])),
+            self.resamples, self.seed,
         )
 
 

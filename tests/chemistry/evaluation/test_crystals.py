@@ -11,7 +11,7 @@ from polydit.data.chemistry.lattice import niggli_reduce
 from polydit.data.chemistry.structure import AtomicStructure
 from polydit.domains.chemistry.evaluation.crystal_distributions import (
     estimate_coverage,
-    estimate_distance,
+    estimate_wasserstein,
     fingerprint,
     measure_density,
 )
@@ -148,11 +148,11 @@ def test_densities_are_those_of_the_handbook(structure, density):
 
 def test_the_distance_of_distributions_is_known_for_a_shift():
     values = np.random.default_rng(0).normal(size=300)
-    found = estimate_distance(values + 0.7, values)
+    found = estimate_wasserstein(values + 0.7, values)
     assert found.value == pytest.approx(0.7)
     assert found.low < 0.7 < found.high
     assert found.count == 300
-    assert estimate_distance(values, values).value == 0
+    assert estimate_wasserstein(values, values).value == 0
 
 
 def test_fingerprints_do_not_depend_on_the_cell_that_describes_a_crystal():

@@ -10,6 +10,7 @@ from scipy.stats import binomtest, t
 from polydit.platform.evaluation.statistics import (
     Estimate,
     estimate_by_bootstrap,
+    estimate_distance,
     estimate_grouped_share,
     estimate_mean,
     estimate_share,
@@ -83,6 +84,24 @@ def test_the_bootstrap_of_a_mean_agrees_with_its_normal_interval_and_repeats():
     assert (found.low, found.high) == pytest.approx((normal.low, normal.high), abs=0.03)
     assert found == estimate_by_bootstrap(values, np.mean, resamples=2000, seed=5)
     assert found != estimate_by_bootstrap(values, np.mean, resamples=2000, seed=6)
+
+
+def test_the_interval_of_a_distance_holds_it_in_its_middle_though_resampled_sets_lie_farther():
+    generator = np.random.default_rng(0)
+    values, reference = generator.normal(size=200), np.sort(generator.normal(size=200))
+
+    def measure(chosen):
+        return float(np.abs(np.sort(chosen) - reference).mean())
+
+    found = estimate_distance(values, measure)
+    assert found.value == measure(values) and found.count == 200
+    assert found.high - found.value == pytest.approx(found.value - found.low)
+    again = [measure(generator.normal(size=200)) for _ in range(300)]
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.std(again), rel=0.4)
+    same = estimate_distance(reference, measure)
+    assert same.value == same.low == 0 < same.high
+    assert estimate_by_bootstrap(reference, measure).high == 0  # the other interval has no width here
+    assert math.isnan(estimate_distance([], measure).value)
 
 
 @given(st.floats(), st.integers(0, 10), st.floats(0, 1), st.floats(0, 1))
