@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from polydit.platform.denoisers import LearntPosition, SinCosPosition, TimeEmbedding
+from polydit.platform.denoisers import LearntPosition, SharePosition, SinCosPosition, TimeEmbedding
 from polydit.platform.denoisers.patches import image_position
 
 
@@ -48,6 +48,20 @@ def test_positions_given_are_positions_by_index() -> None:
 def test_axes_may_be_reordered() -> None:
     h, grid = torch.zeros(1, 4, 8), torch.randn(1, 4, 2)
     torch.testing.assert_close(SinCosPosition(8, axes=(1, 0))(h, grid), SinCosPosition(8)(h, grid.flip(-1)))
+
+
+def test_a_share_is_the_same_on_grids_of_every_length() -> None:
+    """The middle of 3 and of 9 tokens, a sixth of the way, and each sample of a batch by its own length."""
+    position = SharePosition(8, cycles=2.0)
+    short, long = position(torch.zeros(1, 3, 8), None)[0], position(torch.zeros(1, 9, 8), None)[0]
+    torch.testing.assert_close(short, long[1::3])
+    first = torch.cat([torch.tensor([1 / 6]) * 4 * math.pi * 64.0 ** (-k / 4) for k in range(4)])
+    torch.testing.assert_close(short[0], torch.cat([first.sin(), first.cos()]), rtol=0, atol=1e-5)
+    grids = torch.tensor([[[0, 0], [0, 1], [0, 0]], [[0, 0], [1, 0], [2, 0]]])  # 1 x 2 and one padded token; 3 x 1
+    together = position(torch.zeros(2, 3, 8), grids)
+    for row, count in ((0, 2), (1, 3)):
+        alone = position(torch.zeros(1, count, 8), grids[row : row + 1, :count])
+        torch.testing.assert_close(together[row : row + 1, :count], alone)
 
 
 def test_positions_that_do_not_fit_are_refused() -> None:
