@@ -39,7 +39,7 @@ class TokenisedImages(ImageCodec):
         factor: pixels of an image for one of its state, in height and in width.
     """
 
-    pads = True
+    pads = any_size = True
     patch: int
     factor: int = 1
 

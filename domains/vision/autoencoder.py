@@ -43,6 +43,19 @@ class ImageAutoencoder(Autoencoder):
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, C, Y, X] of latents [B, L, y, x]."""
 
+    def prepare(self, datamodule: Any) -> None:
+        """Refuse images of sizes of their own, which do not stack.
+
+        Raises:
+            ConfigurationError: if the data keep their shape.
+        """
+        super().prepare(datamodule)
+        if getattr(datamodule, "fit", None) == "keep":
+            raise ConfigurationError(
+                "an autoencoder trains on images of one size, and data.fit is keep: set it to random_crop; latents of any"
+                " size are made by AnySizeLatentCodec in the second stage"
+            )
+
     def reconstruct(self, batch: ImageBatch) -> list[Reconstruction]:
         """Every image beside what is decoded of its posterior's mean."""
         latents = to_latents(self.encode(batch.images.float() / 127.5 - 1).mean)

@@ -44,6 +44,8 @@ class ImageCodec(Codec):
     """
 
     pads = False
+    any_size: bool = False
+    """Whether images in a batch may be of different sizes."""
     names: Tensor
 
     def __init__(self, size: int, channels: int = 3, classes: int = 0) -> None:
@@ -71,6 +73,11 @@ class ImageCodec(Codec):
             raise ConfigurationError(
                 f"the codec has images of {self.size} pixels and {self.channels} channels, the data of "
                 f"{datamodule.size} and {datamodule.decoder.channels}: set data.size and data.decoder.channels alike"
+            )
+        if datamodule.fit == "keep" and not self.any_size:
+            raise ConfigurationError(
+                f"data.fit is keep, and {type(self).__name__} has images of one size: set fit to crop, or take "
+                "polydit.domains.vision.any_size.AnySizeImageCodec or AnySizeLatentCodec"
             )
         if self.count and len(datamodule.classes) != self.count:
             raise ConfigurationError(

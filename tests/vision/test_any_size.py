@@ -262,6 +262,13 @@ def test_data_of_other_multiples_are_refused() -> None:
         AnySizeImageCodec(SIZE, 1, 3, 3)
 
 
+def test_parts_for_one_size_refuse_images_of_many() -> None:
+    with pytest.raises(ConfigurationError, match="ImageCodec has images of one size: set fit to crop, or take"):
+        ImageCodec(SIZE, 1, 3).prepare(make_ramps())
+    with pytest.raises(ConfigurationError, match="an autoencoder trains on images of one size"):
+        make_autoencoder().prepare(make_ramps())
+
+
 def make_autoencoder() -> KLAutoencoder:
     torch.manual_seed(0)
     return KLAutoencoder(channels=1, latent_channels=2, width=8, multipliers=(1, 2))
