@@ -52,8 +52,8 @@ class ImageAutoencoder(Autoencoder):
         super().prepare(datamodule)
         if getattr(datamodule, "fit", None) == "keep":
             raise ConfigurationError(
-                "an autoencoder trains on images of one size, and data.fit is keep: set it to random_crop; latents of any"
-                " size are made by AnySizeLatentCodec in the second stage"
+                "an autoencoder trains on images of one size, and data.fit is keep: set it to random_crop; the second "
+                "stage makes latents of any size (AnySizeLatentCodec)"
             )
 
     def reconstruct(self, batch: ImageBatch) -> list[Reconstruction]:
