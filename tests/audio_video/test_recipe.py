@@ -85,3 +85,27 @@ def test_flash_and_click_agree_by_the_bridge_alone() -> None:
     model.cut = True
     apart = toy["judge"](toy["sample"](model, 200, 1))
     assert together["low"] > 0.8 and apart["high"] < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_sound_is_in_time_with_given_frames_by_the_bridge_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo, asked for the sound of given frames alone: 500 steps, two minutes, are enough for that."""
+    monkeypatch.chdir(tmp_path)
+    recipe = yaml.safe_load((ROOT / "examples" / "audio_video" / "demo.yaml").read_text())
+    recipe["model"]["system"]["init_args"]["codec"]["init_args"] |= {"given": [1.0, 0.0], "questions": ["sound"]}
+    recipe["model"]["lr_scheduler"]["init_args"]["total_steps"] = recipe["trainer"]["max_steps"] = 500
+    recipe["data"]["init_args"]["splits"] = [0.9, 0.02, 0.08]
+    recipe["data"]["init_args"]["sources"][0]["init_args"]["clips"] = 800
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["fit", "--config", "demo.yaml"]) == 0
+    errors = {}
+    for cut in ("false", "true"):
+        cutting = ["--model.system.init_args.denoiser.init_args.cut", cut]
+        assert main(["test", "--config", "demo.yaml", "--ckpt_path", "last", *cutting]) == 0
+        metrics = json.loads((tmp_path / "runs" / "demo_audio_video" / "metrics.json").read_text())
+        errors[cut] = metrics["sound/onset_error_ms"]
+    other = metrics["sound/onset_error_ms_of_shuffled"]
+    assert errors["false"]["high"] < min(errors["true"]["low"], other["low"]) / 2
