@@ -90,12 +90,13 @@ class SharePosition(SinCosPosition):
 
     Args:
         width: D; supplied by the embedding.
-        cycles: of the fastest sine over a sample.
+        cycles: of the fastest sine over a sample. More than half the tokens of the shortest axis in training fold over,
+            and samples of other sizes show stripes.
         base: ratio of the longest wavelength to the shortest.
         axes: see `SinCosPosition`.
     """
 
-    def __init__(self, width: int, cycles: float = 8.0, base: float = 64.0, axes: Sequence[int] = ()) -> None:
+    def __init__(self, width: int, cycles: float = 1.0, base: float = 16.0, axes: Sequence[int] = ()) -> None:
         super().__init__(width, base, 2 * math.pi * cycles, axes)
 
     def forward(self, h: Tensor, positions: Tensor | None) -> Tensor:

@@ -52,7 +52,7 @@ def test_axes_may_be_reordered() -> None:
 
 def test_a_share_is_the_same_on_grids_of_every_length() -> None:
     """The middle of 3 and of 9 tokens, a sixth of the way, and each sample of a batch by its own length."""
-    position = SharePosition(8, cycles=2.0)
+    position = SharePosition(8, cycles=2.0, base=64.0)
     short, long = position(torch.zeros(1, 3, 8), None)[0], position(torch.zeros(1, 9, 8), None)[0]
     torch.testing.assert_close(short, long[1::3])
     first = torch.cat([torch.tensor([1 / 6]) * 4 * math.pi * 64.0 ** (-k / 4) for k in range(4)])
