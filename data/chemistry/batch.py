@@ -5,16 +5,15 @@ Shape legend: B structures, N atoms of the largest structure in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+from polydit.data.tensor_batch import TensorBatch
 
 
 @dataclass
-class AtomBatch:
+class AtomBatch(TensorBatch):
     """Molecules and crystals, padded with zeros to the largest of the batch.
 
     Args:
@@ -44,16 +43,3 @@ class AtomBatch:
     space_group: Tensor
     properties: dict[str, Tensor] = field(default_factory=dict)
     index: Tensor | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> AtomBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> AtomBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> AtomBatch:
-        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "properties"}
-        mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in tensors.items()}
-        return AtomBatch(**mapped, properties={name: function(tensor) for name, tensor in self.properties.items()})

@@ -6,13 +6,14 @@ Shape legend: B tiles, h, w height and width in pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from polydit.data.tensor_batch import TensorBatch
 
 Picture = NDArray[np.uint8]
 """[h, w, 3] uint8, red, green, blue."""
@@ -78,7 +79,7 @@ class TileSource(ABC):
 
 
 @dataclass
-class TileBatch:
+class TileBatch(TensorBatch):
     """Tiles of one size.
 
     Args:
@@ -99,18 +100,6 @@ class TileBatch:
 
     def __len__(self) -> int:
         return len(self.he)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TileBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TileBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> TileBatch:
-        moved = {name: function(getattr(self, name)) for name in ("he", "ihc", "mask", "index")}
-        return TileBatch(names=self.names, slides=self.slides, **moved)
 
 
 def to_tensor(picture: Picture) -> Tensor:

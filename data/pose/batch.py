@@ -5,16 +5,15 @@ Shape legend: B views, J heatmap joints, S pixels along each side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from polydit.data.tensor_batch import TensorBatch
 
 
 @dataclass
-class PoseBatch:
+class PoseBatch(TensorBatch):
     """Views of people: what a detector says, and how they stand.
 
     Args:
@@ -37,16 +36,3 @@ class PoseBatch:
 
     def __len__(self) -> int:
         return len(self.poses)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PoseBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> PoseBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> PoseBatch:
-        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        moved: dict[str, Any] = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **moved)

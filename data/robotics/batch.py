@@ -5,18 +5,19 @@ Shape legend: B windows, T_obs observations of a window's history, H actions, A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polydit.data.tensor_batch import TensorBatch
 from polydit.platform.errors import DataError
 
 
 @dataclass
-class TrajectoryBatch:
+class TrajectoryBatch(TensorBatch):
     """Windows of demonstrations: what was seen, and what was done next.
 
     Args:
@@ -46,22 +47,6 @@ class TrajectoryBatch:
 
     def __len__(self) -> int:
         return len(self.actions)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrajectoryBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TrajectoryBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> TrajectoryBatch:
-        def apply(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return function(value)
-            return {name: function(tensor) for name, tensor in value.items()} if isinstance(value, dict) else value
-
-        return TrajectoryBatch(**{entry.name: apply(getattr(self, entry.name)) for entry in fields(self)})
 
 
 def collate(batches: Sequence[TrajectoryBatch]) -> TrajectoryBatch:

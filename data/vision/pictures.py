@@ -6,14 +6,15 @@ Shape legend: B images, h, w height and width in pixels, C channels, 1 grey or 3
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from polydit.data.tensor_batch import TensorBatch
 
 Pixels = NDArray[np.uint8]
 """[h, w, C] uint8."""
@@ -94,7 +95,7 @@ class ImageSource(ABC):
 
 
 @dataclass
-class ImageBatch:
+class ImageBatch(TensorBatch):
     """Images of one size.
 
     Args:
@@ -112,22 +113,9 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> ImageBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> ImageBatch:
-        return replace(
-            self, images=function(self.images), labels=function(self.labels), index=function(self.index)
-        )
-
 
 @dataclass
-class MixedImageBatch:
+class MixedImageBatch(TensorBatch):
     """Images of any sizes.
 
     Args:
@@ -144,20 +132,6 @@ class MixedImageBatch:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedImageBatch:
-        """Copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> MixedImageBatch:
-        """Copy in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> MixedImageBatch:
-        return replace(
-            self, images=[function(image) for image in self.images], labels=function(self.labels),
-            index=function(self.index),
-        )
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

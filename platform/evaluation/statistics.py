@@ -115,9 +115,7 @@ def estimate_by_bootstrap(
     array = np.asarray(values)
     if not len(array):
         return Estimate(math.nan, 0)
-    value = float(statistic(array))
-    generator = np.random.default_rng(seed)
-    draws = [statistic(array[generator.integers(len(array), size=len(array))]) for _ in range(resamples)]
+    value, draws = float(statistic(array)), _resample(array, statistic, resamples, seed)
     tail = (1 - CONFIDENCE) / 2
     low, high = (2 * value - float(end) for end in np.quantile(draws, (1 - tail, tail)))
     floor = 0.0 if value >= 0 else -math.inf
@@ -141,11 +139,16 @@ def estimate_distance(
     array = np.asarray(values)
     if not len(array):
         return Estimate(math.nan, 0)
-    value = float(statistic(array))
-    generator = np.random.default_rng(seed)
-    draws = [statistic(array[generator.integers(len(array), size=len(array))]) for _ in range(resamples)]
+    value, draws = float(statistic(array)), _resample(array, statistic, resamples, seed)
     half = _Z * float(np.std(draws, ddof=1)) if resamples > 1 else math.nan
     return Estimate(value, len(array), max(0.0, value - half), value + half)
+
+
+def _resample(
+    values: NDArray[Any], statistic: Callable[[NDArray[Any]], float], resamples: int, seed: int
+) -> list[float]:
+    generator = np.random.default_rng(seed)
+    return [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
 
 
 def _wilson(value: float, effective: float, count: int) -> Estimate:
