@@ -13,8 +13,11 @@ from ..context import Context
 from ..state import MaskSpec
 from .masks import logit_mask, visible_keys
 
-LONGEST_WRITTEN_OUT = 128
-"""Most keys for which written-out attention is chosen, see `DefaultAttention`."""
+MATRIX_TILES = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile", False))
+"""Whether this CPU has matrix units (AMX), in which the fused kernel is at home."""
+
+LONGEST_TRAINED, LONGEST_SAMPLED = (128, 0) if MATRIX_TILES else (512, 1024)
+"""Most keys for which written-out attention is chosen in training and without, see `DefaultAttention`."""
 
 
 class FusedAttention:
@@ -36,28 +39,31 @@ class WrittenAttention:
         if mask is not None and mask.bias is not None:
             scores = scores + mask.bias.to(scores.dtype)
         if visible is not None:
-            scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+            scores = scores.masked_fill_(~visible, torch.finfo(scores.dtype).min)
         return scores.softmax(-1) @ v
 
 
 class DefaultAttention:
     """The faster of the two for the shape at hand.
 
-    Measured on one thread of an AVX-512 CPU without bf16 units, torch 2.13, H = 6, E = 64, key mask, B N about 2,048;
-    milliseconds fused / written out, forward, then forward and backward:
+    Measured on one thread of an AVX-512 CPU with bf16 products but no matrix units, torch 2.13, H = 6, E = 64, B N = 2,048
+    or less; milliseconds fused / written out, forward, then forward and backward,
+    in fp32 and on the right in bf16 under a key mask:
 
-    ==========  =============  =============  ============  ============
-    N           fp32 fwd       fp32 fwd+bwd   bf16 fwd      bf16 fwd+bwd
-    ==========  =============  =============  ============  ============
-    8, B 64     6.9 / 6.4      16.6 / 25.4    2.4 / 2.0     11.1 / 6.7
-    19, B 64    8.9 / 9.3      32.8 / 40.9    4.0 / 6.2     64.8 / 18.0
-    32, B 64    6.6 / 9.0      23.6 / 28.6    16.2 / 23.6   119 / 34
-    128, B 16   12.8 / 20.4    44.1 / 51.3    13.6 / 27.4   162 / 77
-    256, B 8    13.7 / 24.2    61.3 / 60.8    13.1 / 42.0   119 / 117
-    ==========  =============  =============  ============  ============
+    ==========  =============  =============  ============  =============  ============  =============
+    N           fp32 fwd       fp32 fwd+bwd   bf16 fwd      bf16 fwd+bwd   bf16 masked   with backward
+    ==========  =============  =============  ============  =============  ============  =============
+    8, B 64     0.8 / 1.5      2.1 / 3.6      1.1 / 0.7     4.5 / 1.7      1.4 / 0.7     4.9 / 2.1
+    19, B 64    2.5 / 4.7      8.5 / 8.5      2.4 / 1.5     30 / 4.7       2.9 / 2.0     31 / 5.5
+    32, B 64    3.8 / 6.6      12 / 17        3.8 / 2.4     34 / 5.8       4.3 / 2.9     35 / 6.8
+    128, B 16   7.7 / 12       25 / 33        10 / 6.0      48 / 12        11 / 6.8      50 / 15
+    256, B 8    12 / 21        39 / 51        13 / 8.4      47 / 21        13 / 14       46 / 24
+    512, B 4    22 / 56        77 / 95        23 / 15       79 / 39        25 / 25       84 / 52
+    1024, B 2   45 / 83        153 / 279      46 / 30       134 / 76       47 / 36       128 / 92
+    ==========  =============  =============  ============  =============  ============  =============
 
-    So the fused kernel everywhere, except where a CPU trains in reduced precision at short lengths: there its backward
-    pass is two to four times slower than the written-out one.
+    So the fused kernel everywhere, except in reduced precision on a CPU; in training up to a length whose weights, which
+    the backward pass keeps, are still small. With matrix units it is behind only where short lengths are trained.
     """
 
     fused = FusedAttention()
@@ -73,7 +79,8 @@ def prefers_written_out(q: Tensor, k: Tensor) -> bool:
     """Whether written-out attention is the faster for q [B, H, N, E] and k [B, H, M, E]; see `DefaultAttention`."""
     trains = torch.is_grad_enabled() and q.requires_grad
     reduced = q.dtype in (torch.bfloat16, torch.float16)
-    return trains and reduced and q.device.type == "cpu" and k.shape[-2] <= LONGEST_WRITTEN_OUT
+    longest = LONGEST_TRAINED if trains else LONGEST_SAMPLED
+    return reduced and q.device.type == "cpu" and k.shape[-2] <= longest
 
 
 default_backend = DefaultAttention()

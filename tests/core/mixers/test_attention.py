@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polydit.platform.context import Context
 from polydit.platform.mixers import Attention, CrossAttention, FusedAttention, RotaryPosition, WrittenAttention
 from polydit.platform.mixers.attention import QueryKeyNorm
-from polydit.platform.mixers.backends import LONGEST_WRITTEN_OUT, prefers_written_out
+from polydit.platform.mixers.backends import LONGEST_SAMPLED, LONGEST_TRAINED, prefers_written_out
 from polydit.platform.state import Condition, MaskSpec, Tokens
 
 WIDTH = 16
@@ -135,13 +135,16 @@ def test_attention_knows_no_order_without_positions(order: list[int]) -> None:
 
 
 def test_the_back_end_is_chosen_by_shape_type_and_gradient() -> None:
-    short = torch.randn(1, 1, LONGEST_WRITTEN_OUT, 4, requires_grad=True)
-    long = torch.randn(1, 1, LONGEST_WRITTEN_OUT + 1, 4, requires_grad=True)
+    short = torch.randn(1, 1, LONGEST_TRAINED, 4, requires_grad=True)
+    long = torch.randn(1, 1, LONGEST_TRAINED + 1, 4, requires_grad=True)
     assert not prefers_written_out(short, short)
     assert prefers_written_out(short.bfloat16(), short.bfloat16())
     assert not prefers_written_out(long.bfloat16(), long.bfloat16())
     with torch.no_grad():
-        assert not prefers_written_out(short.bfloat16(), short.bfloat16())
+        for length in (LONGEST_SAMPLED, LONGEST_SAMPLED + 1):
+            tokens = torch.randn(1, 1, length, 4)
+            assert not prefers_written_out(tokens, tokens)
+            assert prefers_written_out(tokens.bfloat16(), tokens.bfloat16()) == (length <= LONGEST_SAMPLED)
 
 
 def test_heads_that_do_not_fit_are_refused() -> None:
