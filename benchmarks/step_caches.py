@@ -71,10 +71,14 @@ def roll_out(system: Any, case: Case, count: int) -> list[Layout]:
     return asked[:2]
 
 
+DRAWER = {"environment": "metaworld/drawer-open-v3"}
+
 CASES = [
     Case("adit", "qm9_mp", ask, {"domain": "molecule"}, 50),
-    Case("rdt", "rdt_metaworld", roll_out, {"environment": "metaworld/drawer-open-v3"}),
-    Case("mode", "mode_metaworld", roll_out, {"environment": "metaworld/drawer-open-v3"}),
+    Case("rdt", "rdt_metaworld", roll_out, DRAWER),
+    Case("mode", "mode_metaworld", roll_out, DRAWER),
+    Case("diffusion policy", "diffusion_policy_metaworld", roll_out, DRAWER),
+    Case("diffusion policy, 100 steps", "diffusion_policy_metaworld", roll_out, DRAWER, 100),
     Case("images", "mnist", ask, {"class": 3}),
     Case("images, 50 steps", "mnist", ask, {"class": 3}, 50),
 ]
