@@ -46,12 +46,12 @@ class WrittenAttention:
 class DefaultAttention:
     """The faster of the two for the shape at hand.
 
-    Measured on one thread of an AVX-512 CPU with bf16 products but no matrix units, torch 2.13, H = 6, E = 64, B N = 2,048
-    or less; milliseconds fused / written out, forward, then forward and backward,
-    in fp32 and on the right in bf16 under a key mask:
+    Measured on one thread of an AVX-512 CPU with bf16 products but no matrix units, torch 2.13, H = 6, E = 64;
+    milliseconds fused / written out, forward, then forward and backward; fp32 and the right half under a
+    key mask:
 
     ==========  =============  =============  ============  =============  ============  =============
-    N           fp32 fwd       fp32 fwd+bwd   bf16 fwd      bf16 fwd+bwd   bf16 masked   with backward
+    N           fp32 fwd       fp32 fwd+bwd   bf16 fwd      bf16 fwd+bwd   bf16, masked  masked
     ==========  =============  =============  ============  =============  ============  =============
     8, B 64     0.8 / 1.5      2.1 / 3.6      1.1 / 0.7     4.5 / 1.7      1.4 / 0.7     4.9 / 2.1
     19, B 64    2.5 / 4.7      8.5 / 8.5      2.4 / 1.5     30 / 4.7       2.9 / 2.0     31 / 5.5
@@ -62,8 +62,9 @@ class DefaultAttention:
     1024, B 2   45 / 83        153 / 279      46 / 30       134 / 76       47 / 36       128 / 92
     ==========  =============  =============  ============  =============  ============  =============
 
-    So the fused kernel everywhere, except in reduced precision on a CPU; in training up to a length whose weights, which
-    the backward pass keeps, are still small. With matrix units it is behind only where short lengths are trained.
+    So the fused kernel everywhere, except in reduced precision on a CPU; in training up to a length whose weights,
+    which the backward pass keeps, are still small. With matrix units the fused one is behind only where short lengths
+    are trained.
     """
 
     fused = FusedAttention()
