@@ -5,6 +5,9 @@ Shape legend: B batch, H heads, N query tokens, M key tokens, E width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +16,9 @@ from ..context import Context
 from ..state import MaskSpec
 from .masks import logit_mask, visible_keys
 
-MATRIX_TILES = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile", False))
+_capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch's older releases
+
+MATRIX_TILES = bool(_capabilities().get("amx_tile", False))
 """Whether this CPU has matrix units (AMX), in which the fused kernel is at home."""
 
 LONGEST_TRAINED, LONGEST_SAMPLED = (128, 0) if MATRIX_TILES else (512, 1024)
