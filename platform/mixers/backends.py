@@ -16,7 +16,8 @@ from ..context import Context
 from ..state import MaskSpec
 from .masks import logit_mask, visible_keys
 
-_capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch's older releases
+# Older releases of torch cannot say.
+_capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
 
 MATRIX_TILES = bool(_capabilities().get("amx_tile", False))
 """Whether this CPU has matrix units (AMX), in which the fused kernel is at home."""
