@@ -20,6 +20,8 @@ from polydit.platform.errors import UserError
 from polydit.platform.requests import Request
 from polydit.platform.state import Layout
 
+from .valence import count_unsaturation, usual_valences
+
 MAX_ATOMS = 512
 """Longest structure the count prior can hold."""
 
@@ -28,30 +30,30 @@ class AtomCodec(Codec):
     """Codec of molecules and crystals whose tokens are atoms.
 
     Labels it hands to the conditioner: ``domain`` (1 crystal, 2 molecule), ``space_group`` (1..230), ``composition``
-    ([B, E] element fractions), ``num_atoms``, ``elements`` ([B, N] atomic number of every token) and every property
-    of the data set. Which of them guide is the conditioner's choice.
+    ([B, E] element fractions), ``num_atoms``, ``elements`` ([B, N] atomic number of every token), ``unsaturation`` (of
+    a molecule's formula, see `count_unsaturation`) and every property of the data set. Which of them guide is the
+    conditioner's choice. A request that names all elements has told of the formula's other labels too.
 
     Args:
         max_atomic_number: E, the heaviest element it knows.
     """
 
     counts: Tensor
+    valences: Tensor
 
     def __init__(self, max_atomic_number: int) -> None:
         super().__init__()
         self.max_atomic_number = max_atomic_number
         self.register_buffer("counts", torch.zeros(len(DOMAINS), MAX_ATOMS + 1))
+        self.register_buffer("valences", usual_valences(max_atomic_number), persistent=False)
 
     def labels_of(self, batch: AtomBatch) -> dict[str, Tensor]:
         """Every label that a conditioner could use."""
-        counts = torch.nn.functional.one_hot(batch.numbers, self.max_atomic_number + 1)[..., 1:]
-        composition = (counts * batch.mask[..., None]).sum(dim=1) / batch.num_atoms[:, None].clamp(min=1)
         return {
             "domain": torch.where(batch.periodic, 1, 2),
             "space_group": batch.space_group,
-            "composition": composition,
-            "num_atoms": batch.num_atoms.to(composition.dtype),
             "elements": batch.numbers,
+            **self._formula_labels(batch.numbers, batch.mask, batch.periodic),
             **batch.properties,
         }
 
@@ -119,12 +121,13 @@ class AtomCodec(Codec):
 
     def _labels(self, wishes: list[Wishes], domains: list[str], sizes: Tensor, longest: int) -> dict[str, Tensor]:
         count = len(wishes)
-        labels: dict[str, Tensor] = {"domain": torch.tensor([1 if domain == "crystal" else 2 for domain in domains])}
+        crystal = torch.tensor([domain == "crystal" for domain in domains])
+        labels: dict[str, Tensor] = {"domain": torch.where(crystal, 1, 2)}
+        if any(wish.space_group for wish in wishes):
+            labels["space_group"] = torch.tensor([wish.space_group for wish in wishes])
         if any(wish.num_atoms is not None for wish in wishes):
             told = [float("nan") if wish.num_atoms is None else float(wish.num_atoms) for wish in wishes]
             labels["num_atoms"] = torch.tensor(told)
-        if any(wish.space_group for wish in wishes):
-            labels["space_group"] = torch.tensor([wish.space_group for wish in wishes])
         if any(wish.composition for wish in wishes):
             labels["composition"] = torch.zeros(count, self.max_atomic_number)
             for row, wish in enumerate(wishes):
@@ -137,9 +140,25 @@ class AtomCodec(Codec):
                 for number in wish.elements:
                     self._check_element(number)
                 labels["elements"][row, : len(wish.elements)] = torch.tensor(wish.elements, dtype=torch.long)
+            told_all = (labels["elements"] > 0).any(dim=1)
+            for name, value in self._formula_labels(labels["elements"], labels["elements"] > 0, crystal).items():
+                unknown = torch.zeros_like(value) if value.ndim == 2 else torch.full_like(value, torch.nan)
+                rows = told_all.reshape(-1, *[1] * (value.ndim - 1))
+                labels[name] = torch.where(rows, value, labels.get(name, unknown))
         for name in sorted({name for wish in wishes for name in wish.properties}):
             labels[name] = torch.tensor([wish.properties.get(name, float("nan")) for wish in wishes])
         return labels
+
+    def _formula_labels(self, numbers: Tensor, mask: Tensor, periodic: Tensor) -> dict[str, Tensor]:
+        """What follows from the elements [B, N] of all atoms."""
+        counts = torch.nn.functional.one_hot(numbers, self.max_atomic_number + 1)[..., 1:] * mask[..., None]
+        size = mask.sum(dim=1)
+        unsaturation = count_unsaturation(numbers, mask, self.valences.to(numbers.device))
+        return {
+            "composition": counts.sum(dim=1) / size[:, None].clamp(min=1),
+            "num_atoms": size.to(unsaturation.dtype),
+            "unsaturation": torch.where(periodic, torch.nan, unsaturation),
+        }
 
     def _check_element(self, number: int) -> None:
         if number > self.max_atomic_number:

@@ -14,6 +14,32 @@ import torch
 from torch import Tensor
 
 from polydit.data.chemistry.bonds import bond_table
+from polydit.platform.errors import require
+
+
+def usual_valences(heaviest: int) -> Tensor:
+    """[heaviest + 1] usual valence of every atomic number, RDKit's; NaN where it has none, as of most metals."""
+    table = require("rdkit.Chem", "chemistry").GetPeriodicTable()
+    found = torch.tensor([0, *(table.GetDefaultValence(number) for number in range(1, heaviest + 1))])
+    return torch.where(found > 0, found.float(), torch.nan)
+
+
+def count_unsaturation(numbers: Tensor, mask: Tensor, valences: Tensor) -> Tensor:
+    """[B] degrees of unsaturation: how many rings and further bonds of multiple ones a formula must have.
+
+    1 + Σ (valence - 2) / 2 over the atoms. A network that averages over atoms cannot count, and so cannot tell it from
+    elements alone.
+
+    Args:
+        numbers: [B, N] long, atomic numbers.
+        mask: [B, N] bool, True at real atoms.
+        valences: [Z + 1] as of `usual_valences`.
+
+    Returns:
+        NaN for molecules with an element that has no usual valence, or with no atom.
+    """
+    free = torch.where(mask, valences[torch.where(mask, numbers, 0)] - 2, 0.0)
+    return torch.where(mask.any(1), 1 + free.sum(1) / 2, torch.nan)
 
 
 def bond_thresholds(elements: Sequence[int]) -> Tensor:
