@@ -110,7 +110,7 @@ class MotionEvaluator(Evaluator):
 
 
 class BodiesEvaluator(Evaluator):
-    """Laws that clips of bouncing bodies keep: their number, their kinetic energy, and turns at walls and bodies alone.
+    """Laws that clips of bouncing bodies keep: number, kinetic energy, straight runs, turns at walls and bodies alone.
 
     For the built-in set, whose bodies are told by colour. The same numbers of the true clips stand beside, where there
     are any, and say what the measurement itself loses.
@@ -148,8 +148,9 @@ class BodiesEvaluator(Evaluator):
             estimates[f"bodies/number_kept{suffix}"] = estimate_grouped_share(kept, frames)
             some = turns > 0
             estimates[f"bodies/turns_explained{suffix}"] = estimate_grouped_share(lawful[some], turns[some])
-            values = [row[f"energy_change{suffix}"] for row in self._rows if row[f"energy_change{suffix}"] is not None]
-            estimates[f"bodies/energy_change{suffix}"] = estimate_mean(np.array(values, float))
+            for name in ("energy_change", "jitter_px"):
+                values = [row[f"{name}{suffix}"] for row in self._rows if row[f"{name}{suffix}"] is not None]
+                estimates[f"bodies/{name}{suffix}"] = estimate_mean(np.array(values, float))
         return estimates
 
     def rows(self) -> list[Row]:
@@ -162,6 +163,7 @@ class BodiesEvaluator(Evaluator):
             "bodies/number_kept": "share of frames that show the bodies which most frames of their clip show",
             "bodies/turns_explained": "share of turns, of bodies that are tracked, where a wall or a body was hit",
             "bodies/energy_change": "|log2| of the kinetic energy in the last third over that in the first; 0: kept",
+            "bodies/jitter_px": "standard deviation of bodies' places about straight runs, in pixels",
         }
         return meanings | {f"{name}_of_real": f"the same of true clips: {text}" for name, text in meanings.items()}
 
@@ -208,15 +210,18 @@ def measure_frechet(made: NDArray[np.float64], true: NDArray[np.float64]) -> flo
 
 
 def examine(frames: Frames, frame_rate: float) -> Row:
-    """Frames that show the clip's bodies, turns and explained ones, counted, and the change of kinetic energy."""
+    """Frames that show the clip's bodies, turns and explained ones, counted; change of kinetic energy, and jitter."""
     tracks = track_bodies(frames, frame_rate)
     shown = [tuple(row) for row in tracks.present.tolist()]
     usual = max(set(shown), key=shown.count)
     turns = find_turns(tracks)
     row: Row = {
         "bodies": sum(usual), "frames": len(frames), "frames_kept": shown.count(usual), "turns": len(turns),
-        "turns_explained": sum(turn.gap <= TOUCH for turn in turns), "energy_change": None,
+        "turns_explained": sum(turn.gap <= TOUCH for turn in turns), "energy_change": None, "jitter_px": None,
     }
+    jitter = tracks.jitter[np.isfinite(tracks.jitter)]
+    if len(jitter):
+        row["jitter_px"] = float(jitter.mean()) * len(frames[0])
     speed = np.square(np.diff(tracks.places, axis=0) * frame_rate).sum(axis=-1)
     energy = np.nansum(speed * np.nan_to_num(tracks.radii) ** 3, axis=1)
     third = len(energy) // 3

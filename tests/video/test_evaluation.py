@@ -130,7 +130,7 @@ def test_laws_of_motion_hold_in_true_clips_and_not_in_broken_ones(clips: list[Cl
     evaluator.update([answer(clip, clip) for clip in clips])
     true = evaluator.compute()
     assert true["bodies/number_kept"].value > 0.97 and true["bodies/turns_explained"].value > 0.9
-    assert true["bodies/energy_change"].value < 0.3
+    assert true["bodies/energy_change"].value < 0.3 and true["bodies/jitter_px"].value < 0.15
     assert true["bodies/number_kept"].value == true["bodies/number_kept_of_real"].value
     assert set(true) == set(evaluator.descriptions())
     for broken, name in ((vanishing, "bodies/number_kept"), (swerving, "bodies/turns_explained")):
@@ -138,7 +138,7 @@ def test_laws_of_motion_hold_in_true_clips_and_not_in_broken_ones(clips: list[Cl
         evaluator.update([answer(change(c, f), c) for c, f in zip(clips, broken, strict=True)])
         assert evaluator.compute()[name].value < true[name].value - 0.1, name
     still = examine(np.repeat(clips[0].frames[:1], 16, axis=0), 12.5)
-    assert still["turns"] == 0 and still["energy_change"] is None
+    assert still["turns"] == 0 and still["energy_change"] is None and still["jitter_px"] == 0
 
 
 def test_clips_are_written_in_every_format(clips: list[Clip], tmp_path: Path) -> None:

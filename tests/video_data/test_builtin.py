@@ -125,6 +125,22 @@ def test_tracked_turns_are_the_impacts(tmp_path: Path) -> None:
     assert counted > 30 and np.median(errors) < 0.012 and np.mean(np.array(errors) < 0.05) > 0.85
 
 
+@pytest.mark.parametrize("pixels", [0.1, 0.4, 1.0])
+def test_jitter_is_found_beside_turns(pixels: float, tmp_path: Path) -> None:
+    """Bodies of true clips, drawn off their places by independent errors of known size."""
+    generator = np.random.default_rng(0)
+    source, wanted = BouncingBodies(30, bodies=(1, 1), radius=(0.12, 0.16), seed=2), ClipFormat(16, 32, 12.5, 8000)
+    found, still = [], []
+    for index in range(30):
+        tracks = track_bodies(source.make(index, wanted).frames, 12.5)
+        body = int(np.nanargmax(tracks.areas.sum(axis=0)))
+        places = tracks.places[:, [body]] + generator.normal(0, pixels / 32, (16, 1, 2))
+        frames = draw_discs(places, tracks.radii[[body]], np.array([body]), 32)
+        found.append(track_bodies(frames, 12.5).jitter[body])
+        still.append(tracks.jitter[body])
+    assert np.mean(found) * 32 == pytest.approx(pixels, rel=0.15, abs=0.03) and np.mean(still) * 32 < 0.05
+
+
 @pytest.mark.parametrize("options", [{"clips": 0}, {"bodies": (2, 5)}, {"radius": (0.1, 0.4)}, {"speed": (1.0, 0.5)}])
 def test_what_cannot_be_simulated_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=r"at least 1 clip|radii lie"):
