@@ -27,8 +27,7 @@ def usual_valences(heaviest: int) -> Tensor:
 def count_unsaturation(numbers: Tensor, mask: Tensor, valences: Tensor) -> Tensor:
     """[B] degrees of unsaturation: how many rings and further bonds of multiple ones a formula must have.
 
-    1 + Σ (valence - 2) / 2 over the atoms. A network that averages over atoms cannot count, and so cannot tell it from
-    elements alone.
+    1 + Σ (valence - 2) / 2 over the atoms: a sum, which averages over atoms do not show.
 
     Args:
         numbers: [B, N] long, atomic numbers.
