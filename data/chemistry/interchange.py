@@ -178,13 +178,13 @@ def _read_results(atoms: Atoms) -> dict[str, float]:
     """Scalars that a calculator found for these very positions; none of a calculation that is yet to be done."""
     if atoms.calc is None:
         return {}
-    from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
+    from ase.calculators.calculator import CalculatorError
 
     found = {}
     for name in _SCALAR_RESULTS:
         try:
             value = read_number(atoms.calc.get_property(name, atoms, allow_calculation=False))
-        except (PropertyNotImplementedError, CalculatorError, NotImplementedError):
+        except (CalculatorError, NotImplementedError):  # not found yet, or not of this calculator's kind
             continue
         if value is not None:
             found[name] = value

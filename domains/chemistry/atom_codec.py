@@ -123,11 +123,11 @@ class AtomCodec(Codec):
         count = len(wishes)
         crystal = torch.tensor([domain == "crystal" for domain in domains])
         labels: dict[str, Tensor] = {"domain": torch.where(crystal, 1, 2)}
+        if any(wish.num_atoms is not None for wish in wishes):
+            wanted = [float("nan") if wish.num_atoms is None else float(wish.num_atoms) for wish in wishes]
+            labels["num_atoms"] = torch.tensor(wanted)
         if any(wish.space_group for wish in wishes):
             labels["space_group"] = torch.tensor([wish.space_group for wish in wishes])
-        if any(wish.num_atoms is not None for wish in wishes):
-            told = [float("nan") if wish.num_atoms is None else float(wish.num_atoms) for wish in wishes]
-            labels["num_atoms"] = torch.tensor(told)
         if any(wish.composition for wish in wishes):
             labels["composition"] = torch.zeros(count, self.max_atomic_number)
             for row, wish in enumerate(wishes):
@@ -140,10 +140,10 @@ class AtomCodec(Codec):
                 for number in wish.elements:
                     self._check_element(number)
                 labels["elements"][row, : len(wish.elements)] = torch.tensor(wish.elements, dtype=torch.long)
-            told_all = (labels["elements"] > 0).any(dim=1)
-            for name, value in self._formula_labels(labels["elements"], labels["elements"] > 0, crystal).items():
-                unknown = torch.zeros_like(value) if value.ndim == 2 else torch.full_like(value, torch.nan)
-                rows = told_all.reshape(-1, *[1] * (value.ndim - 1))
+            told = labels["elements"] > 0
+            for name, value in self._formula_labels(labels["elements"], told, crystal).items():
+                unknown = torch.zeros_like(value) if name == "composition" else torch.full_like(value, torch.nan)
+                rows = told.any(dim=1).reshape(-1, *[1] * (value.ndim - 1))
                 labels[name] = torch.where(rows, value, labels.get(name, unknown))
         for name in sorted({name for wish in wishes for name in wish.properties}):
             labels[name] = torch.tensor([wish.properties.get(name, float("nan")) for wish in wishes])

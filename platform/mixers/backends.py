@@ -19,10 +19,10 @@ from .masks import logit_mask, visible_keys
 # Older releases of torch cannot say.
 _capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
 
-MATRIX_TILES = bool(_capabilities().get("amx_tile", False))
-"""Whether this CPU has matrix units (AMX), in which the fused kernel is at home."""
+VECTOR_BF16 = bool(_capabilities().get("avx512_bf16", False)) and not _capabilities().get("amx_tile", False)
+"""Whether this CPU multiplies in bf16 by vectors, and not by matrix units (AMX): the kind that was measured."""
 
-LONGEST_TRAINED, LONGEST_SAMPLED = (128, 0) if MATRIX_TILES else (512, 1024)
+LONGEST_TRAINED, LONGEST_SAMPLED = (512, 1024) if VECTOR_BF16 else (128, 0)
 """Most keys for which written-out attention is chosen in training and without, see `DefaultAttention`."""
 
 
@@ -68,9 +68,10 @@ class DefaultAttention:
     1024, B 2   45 / 83        153 / 279      46 / 30       134 / 76       47 / 36       128 / 92
     ==========  =============  =============  ============  =============  ============  =============
 
-    So the fused kernel everywhere, except in reduced precision on a CPU; in training up to a length whose weights,
-    which the backward pass keeps, are still small. With matrix units the fused one is behind only where short lengths
-    are trained.
+    So the fused kernel everywhere, except in bf16 on such a CPU; in training up to a length whose weights, which the
+    backward pass keeps, are still small. On a CPU without bf16 products the fused one took a half to a third of the
+    time forward, and with backward two to four times as long at 19 to 128 keys. CPUs with matrix units were not
+    measured and are taken alike. In fp16, written out took longer at 32, 256 and 1,024 keys, up to ten times.
     """
 
     fused = FusedAttention()
@@ -85,9 +86,8 @@ class DefaultAttention:
 def prefers_written_out(q: Tensor, k: Tensor) -> bool:
     """Whether written-out attention is the faster for q [B, H, N, E] and k [B, H, M, E]; see `DefaultAttention`."""
     trains = torch.is_grad_enabled() and q.requires_grad
-    reduced = q.dtype in (torch.bfloat16, torch.float16)
     longest = LONGEST_TRAINED if trains else LONGEST_SAMPLED
-    return reduced and q.device.type == "cpu" and k.shape[-2] <= longest
+    return q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[-2] <= longest
 
 
 default_backend = DefaultAttention()

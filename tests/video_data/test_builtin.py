@@ -126,7 +126,7 @@ def test_tracked_turns_are_the_impacts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pixels", [0.1, 0.4, 1.0])
-def test_jitter_is_found_beside_turns(pixels: float, tmp_path: Path) -> None:
+def test_jitter_is_found_beside_turns(pixels: float) -> None:
     """Bodies of true clips, drawn off their places by independent errors of known size."""
     generator = np.random.default_rng(0)
     source, wanted = BouncingBodies(30, bodies=(1, 1), radius=(0.12, 0.16), seed=2), ClipFormat(16, 32, 12.5, 8000)

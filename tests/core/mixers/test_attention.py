@@ -140,6 +140,7 @@ def test_the_back_end_is_chosen_by_shape_type_and_gradient() -> None:
     assert not prefers_written_out(short, short)
     assert prefers_written_out(short.bfloat16(), short.bfloat16())
     assert not prefers_written_out(long.bfloat16(), long.bfloat16())
+    assert not prefers_written_out(short.half(), short.half())
     with torch.no_grad():
         for length in (LONGEST_SAMPLED, LONGEST_SAMPLED + 1):
             tokens = torch.randn(1, 1, length, 4)
