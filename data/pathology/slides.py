@@ -5,6 +5,7 @@ Shape legend: h, w height and width in pixels.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ Region = tuple[int, int, int, int]
 
 
 class WholeSlide:
-    """A slide file (SVS, NDPI, SCN, pyramidal TIFF ...); opened at once, decoded region by region; a context manager.
+    """A slide file (SVS, NDPI, SCN, pyramidal TIFF ...), opened at once and decoded region by region.
+
+    The file is closed when nothing refers to the slide any more, or at the end of a ``with`` block.
 
     Args:
         path: the file.
@@ -41,12 +44,13 @@ class WholeSlide:
             raise DataError(
                 f"{path} is no slide that can be read ({type(error).__name__}: {error}): export it as pyramidal TIFF"
             ) from error
+        self._close = weakref.finalize(self, self.slide.close)
 
     def __enter__(self) -> WholeSlide:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.slide.close()
+        self._close()
 
     def __reduce__(self) -> tuple[Any, ...]:  # a process that decodes opens the file for itself
         return WholeSlide, (self.path,)

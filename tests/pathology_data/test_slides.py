@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,19 @@ def test_what_a_slide_cannot_give_is_explained(tmp_path: Path, image: np.ndarray
     (tmp_path / "text.svs").write_text("no slide")
     with pytest.raises(DataError, match="no slide that can be read"):
         WholeSlide(tmp_path / "text.svs")
+
+
+def test_a_slide_that_nobody_holds_is_closed(tmp_path: Path, image: np.ndarray) -> None:
+    path = str(write_slide(tmp_path / "slide.tiff", image))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(3):
+            assert WholeSlide(path).read((0, 0, 8, 8)).shape == (8, 8, 3)
+        tiles = PairedSlides({"p1": {"he": path, "ihc": path}}, tile=32).open()
+        tiles.read(0)
+        del tiles
+        gc.collect()
+    assert not [str(each.message) for each in caught if path in str(each.message)]
 
 
 def test_tiles_are_where_tissue_is(tmp_path: Path, image: np.ndarray) -> None:
