@@ -3,18 +3,19 @@
 Shape legend: B clips, F frames, S tokens of a frame, T steps of sound, M mel bands, D width, R rank of an adapter.
 
 There is no public code. The layout of the adapters is decided here: beside each frozen part a bottleneck with a zero
-output, a temporal attention with a zero output before each block, and a fusion with a zero gate after it.
+output, a temporal attention with a zero output before each block, and a fusion with a zero gate after it. Of our own is
+that the fusion knows at which second each token stands: a frozen transformer of images has no idea of time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from polydit.platform.checkpoints import load
 from polydit.platform.context import Context
@@ -29,64 +30,16 @@ from polydit.platform.denoisers import (
 )
 from polydit.platform.denoisers.blocks import modulate
 from polydit.platform.denoisers.frames import FrameEmbedding
-from polydit.platform.denoisers.initialisation import initialise_weights, zero_linear
+from polydit.platform.denoisers.initialisation import initialise_weights
 from polydit.platform.denoisers.modulation import Vectors
 from polydit.platform.errors import CheckpointError, ConfigurationError
-from polydit.platform.mixers import Attention, RotaryPosition
-from polydit.platform.norms import LayerNorm
-from polydit.platform.state import Condition, State, Time, time_of
+from polydit.platform.mixers import Attention
+from polydit.platform.state import Condition, MaskSpec, State, Time, time_of
 
+from .adapters import Adapter, Additions, MomentBias
 from .bridgedit import SOUND, VIDEO
 
-
-class Adapter(nn.Module):
-    """A bottleneck beside a frozen part; its output starts at zero.
-
-    Args:
-        width: D.
-        rank: R.
-    """
-
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__()
-        self.squeeze, self.expand = nn.Linear(width, rank), nn.Linear(rank, width)
-
-    def initialise(self) -> None:
-        """Zero what it adds."""
-        zero_linear(self.expand)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What is added to the frozen part's output for its input `x` [..., D]."""
-        return self.expand(functional.gelu(self.squeeze(x)))
-
-    def cost(self, tokens: int) -> int:
-        """Operations of both maps."""
-        return 4 * tokens * self.squeeze.weight.numel()
-
-
-class Additions(nn.Module):
-    """All that learns beside one frozen block.
-
-    Args:
-        width: D.
-        rank: R.
-        heads: of the temporal attention.
-        fusion: whether frames and sound meet after the block.
-    """
-
-    def __init__(self, width: int, rank: int, heads: int | None, fusion: bool) -> None:
-        super().__init__()
-        self.temporal_norm = LayerNorm(width, True)
-        self.temporal = Attention(width, heads, rotary=RotaryPosition)
-        self.mixers = nn.ModuleDict({name: Adapter(width, rank) for name in (VIDEO, SOUND)})
-        self.feedforwards = nn.ModuleDict({name: Adapter(width, rank) for name in (VIDEO, SOUND)})
-        self.fusion = Adapter(width, rank) if fusion else None
-        gated = (VIDEO, SOUND) if fusion else ()
-        self.gates = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in gated})
-
-    def initialise(self) -> None:
-        """Zero what the temporal attention adds; the gates are zero."""
-        zero_linear(self.temporal.output)
+Positions = Literal["seconds", "none"]
 
 
 class AVDiT(Denoiser):
@@ -103,6 +56,9 @@ class AVDiT(Denoiser):
         rank: R of every adapter.
         heads: of the temporal attention; None: one per 64 of the width.
         fusion: whether frames and sound meet.
+        positions: ``seconds``: where frames and sound meet, tokens see each other the less the further they stand apart
+            in time, see `MomentBias`; ``none``: they do not know.
+        unit: seconds over which the attention of the steepest head falls by a factor of e at first.
         frames, steps: F and T, for counting operations.
 
     Raises:
@@ -117,6 +73,8 @@ class AVDiT(Denoiser):
         rank: int = 16,
         heads: int | None = None,
         fusion: bool = True,
+        positions: Positions = "seconds",
+        unit: float = 0.02,
         frames: int = 16,
         steps: int = 80,
     ) -> None:
@@ -125,10 +83,13 @@ class AVDiT(Denoiser):
         if isinstance(backbone, str):
             backbone, self._loaded_config = load_backbone(backbone)
         check_backbone(backbone)
+        if not unit > 0:
+            raise ConfigurationError(f"unit is {unit}: give seconds above 0, about what a step of sound lasts")
         self.backbone = backbone.requires_grad_(False).eval()
         width = backbone.width
         self.frames, self.steps = frames, steps
         self.additions = nn.ModuleList([Additions(width, rank, heads, fusion) for _ in range(backbone.depth)])
+        self.moments = MomentBias(find_heads(backbone), unit) if fusion and positions == "seconds" else None
         self.sound_embedding = TokenEmbedding(width, {SOUND: bands}, position=SinCosPosition)
         self.sound_head = TokenHead(width, {SOUND: bands})
         for part in (self.additions, self.sound_embedding, self.sound_head):
@@ -152,7 +113,10 @@ class AVDiT(Denoiser):
             x_t: both fields.
             t: noise level [B], or one per field.
             cond: the encoded condition; vectors alone are of use.
-            ctx: context of this pass.
+            ctx: context of this pass, with the seconds of frames [B, F] and of steps of sound [B, T] as positions.
+
+        Raises:
+            ConfigurationError: if seconds are wanted and the context has none.
         """
         video = x_t[VIDEO]
         count = video.shape[1]
@@ -161,6 +125,7 @@ class AVDiT(Denoiser):
         opened = self.backbone.open(images, repeat(time_of(t, VIDEO)), cond.map(repeat), Context())
         seen, (vectors, last) = opened.h["x"], self._modulate(time_of(t, SOUND), cond)
         heard = self.sound_embedding({SOUND: x_t[SOUND]}, Condition(), Context())["x"]
+        together = self._know_seconds(seen.shape[1], ctx)
         for index, (layer, additions) in enumerate(zip(self.backbone.blocks, self.additions, strict=True)):
             block, more, name = cast(DiTBlock, layer), cast(Additions, additions), f"blocks.{index}"
             own = {VIDEO: opened.modulations[index], SOUND: vectors[index]}
@@ -168,7 +133,7 @@ class AVDiT(Denoiser):
             seen = self._run(block, more, VIDEO, seen, own[VIDEO], ctx, name)
             heard = self._run(block, more, SOUND, heard, own[SOUND], ctx, name)
             if more.fusion is not None:
-                seen, heard = self._fuse(block, more, seen, heard, own, ctx, name)
+                seen, heard = self._fuse(block, more, seen, heard, own, together, name)
         frames = self.backbone.head({"x": seen}, opened.last, images, opened.outer)
         output = next(iter(frames.values())).reshape(video.shape).to(video.dtype)
         sound = self.sound_head({"x": heard}, last, x_t, Context())[SOUND]
@@ -205,6 +170,22 @@ class AVDiT(Denoiser):
         embedding = cast(PatchEmbedding | FrameEmbedding, self.backbone.embedding)
         images = video.flatten(0, 1)
         return {embedding.field: images[:, None] if isinstance(embedding, FrameEmbedding) else images}
+
+    def _know_seconds(self, places: int, ctx: Context) -> Context:
+        """The context of the attention over frames and sound, with a bias by the seconds between tokens."""
+        if self.moments is None:
+            return replace(ctx, masks={}, positions={}, grids={}, points={})
+        if not {VIDEO, SOUND} <= set(ctx.positions):
+            raise ConfigurationError(
+                f"frames and sound need the layout's positions of {[VIDEO, SOUND]} in seconds, it has those of "
+                f"{sorted(ctx.positions)}: use a codec that gives them, such as SoundClipCodec, or positions: none"
+            )
+        # clips of one batch stand at the same seconds, mostly as one row that is expanded: one bias serves all
+        rows = [each[:1] if each.stride(0) == 0 else each for each in (ctx.positions[VIDEO], ctx.positions[SOUND])]
+        count = max(len(row) for row in rows)
+        frames, steps = (row.expand(count, -1) for row in rows)
+        bias = self.moments(torch.cat([frames.repeat_interleave(places, dim=1), steps], dim=1))
+        return replace(ctx, masks={"x": MaskSpec(bias=bias)}, positions={}, grids={}, points={})
 
     def _modulate(self, t: Tensor, cond: Condition) -> tuple[Sequence[Vectors], Vectors]:
         """Vectors of all blocks and of the head for sound, from the frozen time embedding."""
@@ -251,7 +232,7 @@ class AVDiT(Denoiser):
 
         def attend(x: Tensor) -> Tensor:
             assert more.fusion is not None
-            return block.mixer(x, Context(attention=ctx.attention)) + more.fusion(x)
+            return block.mixer(x, ctx) + more.fusion(x)
 
         mixed = ctx.call(f"{name}.fusion", attend, together)
         return (
@@ -274,6 +255,21 @@ def check_backbone(backbone: DiT) -> None:
                 "the backbone's blocks must be DiTBlock without cross-attention and rotary positions, for sound has no "
                 f"rows and columns, not {type(block).__name__}"
             )
+
+
+def find_heads(backbone: DiT) -> int:
+    """Heads of the backbone's attention, the same in all blocks.
+
+    Raises:
+        ConfigurationError: if its mixers are no attention, whose logits take a bias.
+    """
+    mixers = [cast(DiTBlock, block).mixer for block in backbone.blocks]
+    if not all(isinstance(mixer, Attention) for mixer in mixers):
+        raise ConfigurationError(
+            f"the backbone mixes by {type(mixers[0]).__name__}, which takes no bias by seconds: give one whose mixers "
+            "are Attention, or positions: none"
+        )
+    return cast(Attention, mixers[0]).heads
 
 
 def load_backbone(path: str) -> tuple[DiT, dict[str, Any]]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from polydit.domains.audio_video.avdit import AVDiT
 from polydit.platform.context import Context
 from polydit.platform.denoisers import DiT, PatchEmbedding, PatchHead, TokenEmbedding, TokenHead
 from polydit.platform.denoisers.frames import FactorisedBlock, FrameEmbedding, FrameHead
 from polydit.platform.errors import ConfigurationError
-from polydit.platform.mixers import Attention, RotaryPosition
+from polydit.platform.mixers import Attention, RotaryPosition, TokenMixer
 from polydit.platform.processes import Process
 from polydit.platform.samplers import Euler
 from polydit.platform.state import Condition, State
@@ -58,8 +59,12 @@ def draw_state(seed: int = 0) -> State:
     }
 
 
-def run(model: AVDiT, state: State) -> State:
-    return model(state, T, Condition(), Context())
+def run(model: AVDiT, state: State, delay: float = 0.0) -> State:
+    """Frames and sound that begin together, or the sound `delay` seconds later."""
+    seconds = {
+        "video": (torch.arange(FRAMES) / 8.0)[None], "sound": (torch.arange(STEPS) / 40.0 + delay).expand(2, -1),
+    }
+    return model(state, T, Condition(), Context(positions=seconds))
 
 
 def digest(model: AVDiT) -> str:
@@ -116,6 +121,35 @@ def test_fusion_alone_lets_frames_and_sound_meet(field: str) -> None:
         assert changed == {name: fusion or name == field for name in state}
 
 
+def test_frames_and_sound_know_where_the_other_stands() -> None:
+    state = draw_state()
+    for positions in ("seconds", "none"):
+        model = make(positions=positions)
+        before, after = run(model, state), run(model, state, delay=0.1)
+        assert [torch.equal(before[name], after[name]) for name in state] == [positions == "none"] * 2
+    with pytest.raises(ConfigurationError, match="in seconds, it has those of \\[\\]"):
+        make()(state, T, Condition(), Context())
+
+
+def test_within_a_frame_and_a_moment_the_frozen_attention_is_as_it_was() -> None:
+    state, still = draw_state(), {"video": torch.zeros(2, FRAMES), "sound": torch.zeros(2, STEPS)}
+    timed, timeless = make(), make(positions="none")
+    timeless.load_state_dict(timed.state_dict(), strict=False)
+    wanted = timeless(state, T, Condition(), Context())
+    made = timed(state, T, Condition(), Context(positions=still))
+    for name, value in wanted.items():
+        torch.testing.assert_close(made[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_one_bias_serves_a_batch_whose_seconds_are_one_row() -> None:
+    model, state = make(), draw_state()
+    seconds = {"video": torch.arange(FRAMES) / 8.0, "sound": torch.arange(STEPS) / 40.0}
+    expanded = Context(positions={name: value.expand(2, -1) for name, value in seconds.items()})
+    copied = Context(positions={name: value.repeat(2, 1) for name, value in seconds.items()})
+    for name, value in model(state, T, Condition(), expanded).items():
+        torch.testing.assert_close(model(state, T, Condition(), copied)[name], value, atol=1e-5, rtol=1e-5)
+
+
 def test_few_weights_learn() -> None:
     with torch.device("meta"):
         backbone = DiT(
@@ -135,6 +169,27 @@ def test_few_weights_learn() -> None:
 def test_backbones_that_cannot_serve_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="the backbone"):
         AVDiT(make_backbone(**options))
+
+
+class MeanMixer(TokenMixer):
+    """Every token gets the mean of all."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        return x.mean(dim=1, keepdim=True).expand_as(x)
+
+    def cost(self, tokens: int, condition_tokens: int = 0) -> int:
+        return 0
+
+
+def test_a_bias_by_seconds_needs_attention() -> None:
+    backbone = make_backbone(mixer=MeanMixer)
+    with pytest.raises(ConfigurationError, match="takes no bias by seconds"):
+        make(backbone=backbone)
+    run(make(backbone=backbone, positions="none"), draw_state())
 
 
 def test_a_transformer_of_tokens_is_no_backbone() -> None:

@@ -61,7 +61,7 @@ def build_avdit() -> AVDiT:
 
 
 AUDIO_VIDEO = [
-    denoiser_entry("avdit", build_avdit, 64_414, sound_clip_case, TOKENS, padded=False, start="zero"),
+    denoiser_entry("avdit", build_avdit, 64_416, sound_clip_case, TOKENS, padded=False, start="zero"),
     denoiser_entry(
         "bridgedit", build_bridgedit, 150_518, sound_clip_case, STEPS, padded=False, start="identity", compiler="eager"
     ),
