@@ -79,11 +79,11 @@ def test_flash_and_click_agree_by_the_bridge_alone() -> None:
     """A flash and its click, 350 steps: with bridges by seconds nearly all pairs agree, with the bridges cut few."""
     toy = runpy.run_path(str(ROOT / "benchmarks" / "sound_alignment.py"))
     torch.manual_seed(0)
-    model = toy["build"](True, "seconds")
-    toy["train"](model, 350, 48, 0)
-    together = toy["judge"](toy["sample"](model, 200, 1))
+    model, draw = toy["build_towers"](True, "seconds"), toy["draw_pairs"]
+    toy["train"](model, draw, 350, 48, 0)
+    together = toy["judge"](toy["sample"](model, draw, 200, 1))
     model.cut = True
-    apart = toy["judge"](toy["sample"](model, 200, 1))
+    apart = toy["judge"](toy["sample"](model, draw, 200, 1))
     assert together["low"] > 0.8 and apart["high"] < 0.45
 
 

@@ -84,11 +84,12 @@ def test_validation_does_not_change_training() -> None:
 def test_stopped_run_saves_and_continues(number: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     whole = write(Path("whole.yaml"), recipe())
     stopped = write(Path("stopped.yaml"), recipe("InterruptedSystem", call=6, number=int(number)))
+    before = signal.getsignal(signal.SIGINT)
     assert polydit("fit", "--config", whole) == 0
     assert polydit("fit", "--config", stopped, "--run", "stopped") == code
     error = capsys.readouterr().err
     assert "stopped after step 6" in error and "Traceback" not in error
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert read_checkpoint(Path("runs/stopped") / LAST)["global_step"] == 6
     assert polydit("fit", "--config", whole, "--run", "stopped", "--ckpt_path", "last") == 0
     assert same(_content("whole"), _content("stopped"))
@@ -96,8 +97,9 @@ def test_stopped_run_saves_and_continues(number: int, code: int, capsys: pytest.
 
 def test_second_interrupt_stops_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     config = write(Path("tiny.yaml"), recipe("InterruptedSystem", call=6, times=2))
+    before = signal.getsignal(signal.SIGINT)
     assert polydit("fit", "--config", config) == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert "stopped at once" in capsys.readouterr().err
     assert read_checkpoint("runs/tiny" / LAST)["global_step"] == 4
 
